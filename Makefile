@@ -1,0 +1,41 @@
+# make demo   compile the quickstart and train it, from nothing
+# make test   every test
+# make check  lint and types
+
+SHELL := /bin/bash
+VENV  := .venv
+BIN   := $(VENV)/bin
+READY := $(VENV)/.sftc-ready
+
+.PHONY: demo test check lint types golden clean
+.DEFAULT_GOAL := demo
+
+demo: $(READY)
+	$(BIN)/sftc compile recipes/quickstart/recipe.yaml -o build/quickstart
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash build/quickstart/launch.sh
+
+test: $(READY)
+	$(BIN)/pytest
+
+check: lint types
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+# mypy cannot follow the import hook of an editable install; a link named like the namespace shows it the same tree.
+types: $(READY)
+	mkdir -p $(VENV)/types
+	ln -sfn $(CURDIR) $(VENV)/types/sftc
+	MYPYPATH=$(VENV)/types $(BIN)/mypy -p sftc.compiler -p sftc.runtime
+
+golden: $(READY)
+	$(BIN)/pytest tests/golden tests/errors tests/unit/test_docs.py --update-golden
+
+$(READY): pyproject.toml
+	@python=$$(tests/assets/find_python.sh) && "$$python" -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[runtime,dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build runs .sftc

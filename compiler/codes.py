@@ -1,0 +1,277 @@
+"""Every diagnostic code with a title and an explanation for the user who meets it.
+
+1xx reading and YAML, 2xx schema, 3xx task flag, 4xx cross-field rules, 5xx Megatron options, 6xx build dir.
+A code, once released, keeps its meaning; a retired one is not given out again.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Code:
+    """What a code stands for: `title` is a noun phrase, `explanation` says why it is refused and what to do."""
+
+    title: str
+    explanation: str
+
+
+_ROWS: dict[str, tuple[str, str]] = {
+    # 1xx: reading and YAML
+    "SFTC101": (
+        "a file that cannot be read",
+        "The recipe does not exist, or its permissions keep sftc out. Check the path and where you started from.",
+    ),
+    "SFTC102": (
+        "a directory in place of a recipe",
+        "A recipe is one YAML file. Name the file inside the directory.",
+    ),
+    "SFTC103": (
+        "a file that is not UTF-8",
+        "Recipes are UTF-8 text, so that every machine reads the same characters. Save the file as UTF-8.",
+    ),
+    "SFTC104": (
+        "a character that nobody can see",
+        "Control characters, line separators other than the line feed and marks that turn the writing direction around "
+        "make a text look different from what it says. Reviewed text has to be what is compiled.",
+    ),
+    "SFTC105": (
+        "a recipe that is too large",
+        "A recipe is a page or two of settings. A file of this size is usually data named by mistake.",
+    ),
+    "SFTC106": (
+        "nesting that is too deep",
+        "No recipe needs this many levels; the limit keeps hostile input from exhausting the reader.",
+    ),
+    "SFTC107": ("an empty recipe", "The file holds nothing but blanks or comments."),
+    "SFTC108": (
+        "a recipe that is not a mapping",
+        "On its outermost level a recipe is `section:` with indented `key: value` lines below.",
+    ),
+    "SFTC110": ("text that is not YAML", "The reader could not make sense of the text from this place on."),
+    "SFTC111": (
+        "a tab where YAML wants spaces",
+        "Editors disagree about the width of a tab, so YAML does not accept it in front of a key or a value.",
+    ),
+    "SFTC112": (
+        "more than one document",
+        "A recipe is a single YAML document; what follows a second `---` would be silently lost.",
+    ),
+    "SFTC113": (
+        "a YAML directive",
+        "`%YAML 1.1` changes how values are read and `%TAG` brings in types. Recipes are always read as YAML 1.2.",
+    ),
+    "SFTC114": (
+        "a key given twice",
+        "Most YAML readers keep the last value without a word. sftc does not choose between the two.",
+    ),
+    "SFTC115": (
+        "a key that is not a word",
+        "Keys are plain words. A number, `true`, `null`, a list or a mapping in the place of a key is refused.",
+    ),
+    "SFTC116": (
+        "an anchor or an alias",
+        "`&name` and `*name` copy values from elsewhere, so that a line no longer says what it means. "
+        "Write the value where it is used.",
+    ),
+    "SFTC117": (
+        "a merge key",
+        "`<<` belongs to YAML 1.1 and takes keys from elsewhere. Write the keys where they are used.",
+    ),
+    "SFTC118": (
+        "a YAML tag",
+        "Tags such as `!include`, `!!str` or `!!python/object` change what a value is or run code. "
+        "Recipes hold plain values only.",
+    ),
+    "SFTC120": (
+        "a word that some YAML readers take for true or false",
+        "`yes`, `no`, `on`, `off`, `y` and `n` are booleans in YAML 1.1 and words in YAML 1.2. "
+        "Write `true` or `false`, or put quotes around the word.",
+    ),
+    "SFTC121": (
+        "a number that a computer cannot hold",
+        "`.nan`, `.inf`, integers beyond 64 bits and decimals beyond double precision are refused, because "
+        "comparisons with limits say nothing about them.",
+    ),
+    "SFTC122": (
+        "an underscore in a number",
+        "`1_000` is a number in YAML 1.1 and a word in YAML 1.2. Write the digits only.",
+    ),
+    "SFTC123": (
+        "a number in another base",
+        "`010` is 8 to one YAML reader and 10 to another; `0o10` and `0b10` are numbers to some and words to others. "
+        "Write it in decimal.",
+    ),
+    "SFTC124": (
+        "a number in base 60",
+        "`1:30:00` is 5400 in YAML 1.1 and a word in YAML 1.2. Put quotes around a duration.",
+    ),
+    "SFTC125": (
+        "a bare date",
+        "`2025-01-31` is a date to some YAML readers and a word to others. Put quotes around it.",
+    ),
+    # 2xx: schema
+    "SFTC201": ("an unknown key", "Nothing reads this key. An unread key is a setting that its author believes in."),
+    "SFTC202": ("a value of the wrong type", "The key needs another kind of value than the one given."),
+    "SFTC203": (
+        "a decimal number where an integer is meant",
+        "Counts and sizes are integers: write `1`, not `1.0` or `1e0`.",
+    ),
+    "SFTC204": (
+        "a number or boolean in quotes",
+        "With quotes it is text. The quotes have to go.",
+    ),
+    "SFTC205": ("a value that is not on the menu", "The key takes one of a few values, all named in the message."),
+    "SFTC206": ("a number outside its limits", "The message names the value and the limit that it breaks."),
+    "SFTC207": ("a missing key", "The section cannot be compiled without this key, and no default would be safe."),
+    "SFTC208": ("text of the wrong form", "The text breaks the pattern or the length that the key asks for."),
+    "SFTC209": ("a list or mapping of the wrong size", "It has too few items, too many, or the same one twice."),
+    "SFTC210": ("a value that fits none of the allowed forms", "The key takes several forms; this is none of them."),
+    # 3xx: task flag
+    "SFTC301": (
+        "no SFT flag",
+        "Instruction tuning and plain next-token training mask the loss differently, and nothing else in a recipe "
+        "tells them apart: not `finetune_lr`, not `checkpoint.finetune`, not a data path. "
+        "So the recipe says it itself: `task.is_instruction_dataset: true`.",
+    ),
+    "SFTC302": (
+        "SFT markers that contradict each other",
+        "`task.is_instruction_dataset` and `task.is_sft` say the same thing; one being true and the other false "
+        "leaves open which loss is meant. Keep one of them.",
+    ),
+    "SFTC303": (
+        "a task kind that contradicts the SFT flag",
+        "`task.kind` may repeat what the flag says, never deny it.",
+    ),
+    "SFTC304": (
+        "`kind: sft` without the SFT flag",
+        "`task.kind: sft` does not stand in for the flag. Add `task.is_instruction_dataset: true`.",
+    ),
+    "SFTC305": (
+        "a plain next-token step",
+        "The recipe asks for no instruction tuning: no chat template, loss on every token but the padding. "
+        "That is allowed, and said aloud because it is rarely what a recipe for SFT wants.",
+    ),
+    # 4xx: rules that span several keys
+    "SFTC401": (
+        "a hidden size that the heads do not divide",
+        "Each head takes an equal share of the hidden size, unless `model.kv_channels` gives its width.",
+    ),
+    "SFTC402": (
+        "query groups that do not divide the heads",
+        "In grouped-query attention every group serves the same number of query heads.",
+    ),
+    "SFTC403": (
+        "a size that tensor parallelism cannot split",
+        "Each tensor-parallel rank holds an equal share of heads, groups, hidden size and feed-forward width.",
+    ),
+    "SFTC404": (
+        "layers that the pipeline cannot split",
+        "Each pipeline rank, and each of its virtual stages, holds the same number of layers.",
+    ),
+    "SFTC405": (
+        "settings of a mixture of experts that do not fit",
+        "Expert settings need `model.num_experts`, and every expert-parallel rank holds the same number of experts.",
+    ),
+    "SFTC406": (
+        "sequences longer than the model's positions",
+        "Beyond `model.max_position_embeddings` the model has no trained positions.",
+    ),
+    "SFTC411": (
+        "a world size that the layout does not divide",
+        "Data parallelism is the world size divided by TP * PP * CP; it must be a whole number.",
+    ),
+    "SFTC412": (
+        "sequence parallelism that cannot work",
+        "It splits the sequence over the tensor-parallel ranks, so it needs more than one of them, and equal parts.",
+    ),
+    "SFTC413": (
+        "a sequence that context parallelism cannot split",
+        "Each context-parallel rank holds one slice from the front and one from the back: 2 * CP slices in all.",
+    ),
+    "SFTC414": ("virtual stages without a pipeline", "Interleaving needs at least two pipeline ranks."),
+    "SFTC415": (
+        "an overlap without what it overlaps",
+        "Only the distributed optimizer gathers parameters, and hiding that needs the gradient reduction hidden too.",
+    ),
+    "SFTC421": (
+        "a global batch that the ranks do not divide",
+        "Every data-parallel rank runs the same number of micro-batches in each iteration.",
+    ),
+    "SFTC422": (
+        "a warm-up longer than the schedule",
+        "The learning rate would never reach its peak; Megatron refuses to start.",
+    ),
+    "SFTC423": ("a schedule shorter than the run", "After `lr_decay_iters` the learning rate stays at `min_lr`."),
+    "SFTC424": ("a final learning rate above the peak", "The schedule decays from `lr` to `min_lr`."),
+    "SFTC425": (
+        "recomputation that is half described",
+        "`recompute_granularity: full` needs a method and a number of layers; the other settings read neither.",
+    ),
+    "SFTC431": (
+        "rows that do not suit the task",
+        "Supervised fine-tuning reads conversations, pretraining reads text; a column is read only by its own format.",
+    ),
+    "SFTC432": (
+        "an evaluation without rows, or rows without an evaluation",
+        "`data.valid_data_path` and `eval.eval_interval` come together.",
+    ),
+    "SFTC433": (
+        "an evaluation interval longer than the run",
+        "The only evaluation is the one after the last iteration.",
+    ),
+    "SFTC434": ("an evaluation on the training rows", "A loss on rows that were trained on says nothing about others."),
+    "SFTC441": (
+        "first weights left open",
+        "Random weights are right for a test and wrong for fine-tuning; a recipe says which it wants.",
+    ),
+    "SFTC442": (
+        "a start policy that does not apply",
+        "`checkpoint.finetune` and the `no_load` keys are about the start from `model.load`. A resume loads all.",
+    ),
+    "SFTC443": (
+        "a save interval longer than the run",
+        "The only checkpoint is the one after the last iteration; a run that dies earlier starts again.",
+    ),
+    "SFTC451": (
+        "Slurm keys without Slurm",
+        "Directives are rendered into launch.sbatch, which exists with `launch.launcher: slurm`.",
+    ),
+    "SFTC452": ("a setting that needs a GPU", "The CPU device knows bf16 and fp32, and torch-native layers."),
+    "SFTC453": (
+        "a secret in a recipe",
+        "The build dir is reviewed and committed; values of `launch.environment` stand in it in clear.",
+    ),
+    "SFTC454": (
+        "a path that starts with a tilde",
+        "A home directory differs from person to person and from node to node, so no part of sftc expands `~`.",
+    ),
+    "SFTC461": (
+        "a compile-time file that cannot be read",
+        "Files that a recipe names for the compiler are relative to the recipe, and are copied into the build dir.",
+    ),
+    # 5xx: Megatron options
+    "SFTC501": (
+        "an option that the target does not have",
+        "Options come and go between Megatron versions; the option table of the target is the reference.",
+    ),
+    "SFTC502": (
+        "an option that sftc answers for",
+        "Set through `megatron.args` it would contradict the plan. Use the recipe key named in the help.",
+    ),
+    "SFTC503": (
+        "a value that an option does not take",
+        "Type, number of values and choices are those of Megatron's own parser.",
+    ),
+    # 6xx: build dir
+    "SFTC601": (
+        "a file that sftc did not write",
+        "What sftc did not write is never overwritten, not even with --force. Move it away, or use another directory.",
+    ),
+    "SFTC602": (
+        "an edited artifact",
+        "The file is not what was compiled. Put the change into the recipe; --force overwrites the edit.",
+    ),
+    "SFTC603": ("a build dir that cannot be written", "The path, the permissions or the disk do not allow it."),
+}
+
+CODES: dict[str, Code] = {code: Code(title=title, explanation=text) for code, (title, text) in _ROWS.items()}

@@ -1,0 +1,39 @@
+"""How the ranks are started: the words behind `torchrun` and the environment, so that launch.sh only lists them."""
+
+from collections.abc import Iterator
+
+from .plan import Plan, Variable
+
+
+def torchrun_words(plan: Plan) -> tuple[str, ...]:
+    """torchrun's options, one word each. The rendezvous of several nodes also needs a host, known only at launch."""
+    nnodes = plan["launch.nnodes"]
+    meeting = ("--standalone",) if nnodes == 1 else ("--rdzv-backend=c10d", f"--rdzv-id={plan.name}")
+    return (
+        f"--nnodes={nnodes}",
+        f"--nproc-per-node={plan['launch.nproc_per_node']}",
+        *meeting,
+        f"--log-dir={plan['logging.run_path'].rstrip('/')}/logs",
+        "--redirects=1",
+    )
+
+
+def environment(plan: Plan) -> Iterator[Variable]:
+    """The variables that launch.sh exports, sftc's own first; `launch.environment` may replace those of a default."""
+    stated: dict[str, str] = plan["launch.environment"]
+    for variable in _own(plan):
+        if variable.name not in stated:
+            yield variable
+    for name, value in stated.items():
+        yield Variable(name=name, value=value, reason=f"launch.environment.{name}")
+
+
+def _own(plan: Plan) -> Iterator[Variable]:
+    yield Variable(name="PYTHONSAFEPATH", value="1", reason="import installed packages only, no folder that lies here")
+    yield Variable(name="PYTHONUNBUFFERED", value="1", reason="the logs are complete when a rank dies")
+    split = plan["parallel.tensor_model_parallel_size"] > 1 or plan["parallel.context_parallel_size"] > 1
+    if split and plan["launch.device"] != "cpu":
+        reason = "keeps communication and compute in order on NVIDIA GPUs before Blackwell"
+        yield Variable(name="CUDA_DEVICE_MAX_CONNECTIONS", value="1", reason=reason)
+    if plan["launch.nproc_per_node"] > 1:
+        yield Variable(name="OMP_NUM_THREADS", value="1", reason="several ranks share the cores of a node")

@@ -1,0 +1,71 @@
+"""What was made from what: digests of every input and output, as an in-toto statement with SLSA provenance.
+
+The statement holds no time, no host and no path outside the build dir, so that equal inputs give equal bytes. The
+recipe is digested by its data, not its text: a comment changes no artifact.
+
+Formats: in-toto Statement v1 and SLSA Provenance v1 (predicate); `SHA256SUMS` is what coreutils' sha256sum reads.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from . import __version__
+from .plan import Plan
+from .render import Artifact, template_names, template_text, to_json
+from .schemas import schema_text
+
+MANIFEST, SUMS, ORIGINS = "manifest.json", "SHA256SUMS", "origins.json"
+
+
+def make_manifest(artifacts: Iterable[Artifact], recipe: Mapping[str, Any], plan: Plan) -> Artifact:
+    """manifest.json over `artifacts`, made from the data of `recipe`."""
+    statement = {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [_entry(artifact.path, artifact.content) for artifact in artifacts],
+        "predicateType": "https://slsa.dev/provenance/v1",
+        "predicate": {
+            "buildDefinition": {
+                "buildType": "urn:sftc:compile:1",
+                "externalParameters": {"name": plan.name, "recipe": {"sha256": _digest(_canonical(recipe))}},
+                "internalParameters": {"megatron": plan["megatron.target"]},
+                "resolvedDependencies": [_entry(name, text.encode()) for name, text in _dependencies(plan)],
+            },
+            "runDetails": {"builder": {"id": "urn:sftc:builder", "version": {"sftc": __version__}}},
+        },
+    }
+    return Artifact(path=MANIFEST, content=to_json(statement))
+
+
+def make_sums(artifacts: Iterable[Artifact]) -> Artifact:
+    """SHA256SUMS over `artifacts`: what launch.sh verifies before it starts anything."""
+    lines = [f"{_digest(artifact.content)}  {artifact.path}\n" for artifact in artifacts]
+    return Artifact(path=SUMS, content="".join(lines).encode())
+
+
+def read_sums(content: bytes) -> dict[str, str]:
+    """Path → sha256 of a SHA256SUMS file; lines of another form are left out."""
+    pairs = (line.split("  ", 1) for line in content.decode("utf-8", "replace").splitlines())
+    return {pair[1]: pair[0] for pair in pairs if len(pair) == 2}
+
+
+def _dependencies(plan: Plan) -> Iterable[tuple[str, str]]:
+    for name in ("recipe.schema.json", f"megatron/{plan['megatron.target']}.json"):
+        yield f"schema/{name}", schema_text(name)
+    for name in template_names(plan):
+        yield f"templates/{name}.j2", template_text(name)
+    if plan.chat_template is not None:
+        yield "chat_template", plan.chat_template
+
+
+def _canonical(data: Mapping[str, Any]) -> bytes:
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def _entry(name: str, content: bytes) -> dict[str, Any]:
+    return {"name": name, "digest": {"sha256": _digest(content)}}
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

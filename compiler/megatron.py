@@ -1,0 +1,191 @@
+"""From a plan to Megatron's arguments, in a fixed order, each with the recipe key behind it.
+
+Which key maps to which option is stated in the recipe schema (`x-megatron` and its two variants). This module adds the
+options that sftc itself answers for, each with its reason, and the raw ones of `megatron.args`. Every option is checked
+against the option table of the target; nothing is emitted unchecked.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from .diagnostics import Diagnostic, Severity
+from .loader import RecipeDocument
+from .options import Option, option_table, problem, spell
+from .plan import Argument, Plan
+from .schemas import leaves, recipe_schema
+from .suggest import closest
+
+LOCAL_LAYERS = (
+    ("--no-persist-layer-norm", "torch-native norms"),
+    ("--no-gradient-accumulation-fusion", "needs Apex or Transformer Engine"),
+    ("--no-masked-softmax-fusion", "attention is torch-native"),
+    ("--no-rope-fusion", "needs Apex or Transformer Engine"),
+)
+CPU_DEVICE = (
+    ("--distributed-backend", "gloo", "no GPU"),
+    ("--use-cpu-initialization", None, "no GPU"),
+    ("--no-bias-swiglu-fusion", None, "a CUDA kernel"),
+    ("--no-bias-gelu-fusion", None, "a CUDA kernel"),
+    ("--no-bias-dropout-fusion", None, "a CUDA kernel"),
+)
+# Options that would undo what the build dir promises, with what to do instead.
+REFUSED = {
+    "--sft": "the SFT flag is `task.is_instruction_dataset`; Megatron's own `--sft` trains on every token",
+    "--finetune": "use `checkpoint.finetune`",
+    "--load": "use `model.load`; a resume is found by itself",
+    "--pretrained-checkpoint": "use `model.load`",
+    "--no-load-optim": "use `checkpoint.no_load_optim`; on a resume it would discard the optimizer",
+    "--no-load-rng": "use `checkpoint.no_load_rng`; on a resume it would discard the random states",
+    "--use-checkpoint-args": "every argument stands in the reviewed file",
+    "--exit-on-missing-checkpoint": "a missing checkpoint stops the launch before the ranks start",
+    "--data-path": "use `data.train_data_path`",
+    "--train-data-path": "use `data.train_data_path`",
+    "--valid-data-path": "use `data.valid_data_path`",
+    "--mock-data": "use `data.train_data_path`",
+    "--train-samples": "use `train.train_iters`",
+    "--yaml-cfg": "the recipe is the configuration",
+    "--bf16": "use `train.precision`",
+    "--fp16": "use `train.precision`",
+    "--group-query-attention": "use `model.num_query_groups`",
+}
+
+
+def arguments(plan: Plan) -> Plan:
+    """`plan` with its `arguments` and `cpu_arguments`; a programmer's error when the target lacks one of ours."""
+    on_cpu = tuple(
+        Argument(option=name, values=(value,) if value else (), reason=reason, group="device")
+        for name, value, reason in CPU_DEVICE
+    )
+    device = plan["launch.device"]
+    main = [*_from_keys(plan), *_managed(plan), *(on_cpu if device == "cpu" else ()), *_raw(plan)]
+    table = option_table(plan["megatron.target"])
+    for argument in (*main, *on_cpu):
+        assert argument.option in table, f"{argument.option} is not an option of Megatron {plan['megatron.target']}"
+    order = {section: index for index, section in enumerate(_groups())}
+    main.sort(key=lambda argument: order[argument.group])
+    return replace(plan, arguments=tuple(main), cpu_arguments=on_cpu if device == "auto" else ())
+
+
+def check_raw(plan: Plan, document: RecipeDocument) -> list[Diagnostic]:
+    """Every entry of `megatron.args` that the target would refuse, or that sftc answers for."""
+    table = option_table(plan["megatron.target"])
+    managed = {table[option].dest: key for key, option in _key_options()}
+    found = []
+    for name, value in plan["megatron.args"].items():
+        message = _raw_problem(name, value, plan["megatron.target"], table, managed)
+        if message:
+            code, text, help_text = message
+            pointer = f"/megatron/args/{name}"
+            found.append(
+                Diagnostic(
+                    code=code,
+                    severity=Severity.ERROR,
+                    message=text,
+                    span=document.places[pointer].key,
+                    pointer=pointer,
+                    help=help_text,
+                )
+            )
+    return found
+
+
+def _raw_problem(
+    name: str, value: Any, target: str, table: dict[str, Option], managed: dict[str, str]
+) -> tuple[str, str, str | None] | None:
+    option_name = _option_name(name)
+    option = table.get(option_name)
+    if option is None:
+        guess = closest(option_name, list(table))
+        return (
+            "SFTC501",
+            f"Megatron {target} has no option `{option_name}`",
+            f"did you mean `{guess.removeprefix('--').replace('-', '_')}`?" if guess else None,
+        )
+    if option_name in REFUSED:
+        return "SFTC502", f"`{option_name}` is not for `megatron.args`", REFUSED[option_name]
+    if option.dest in managed:
+        return "SFTC502", f"`{option_name}` has a recipe key of its own", f"use `{managed[option.dest]}`"
+    if value is False and option.action != "boolean_optional":
+        return "SFTC503", f"`{name}: false` sets nothing", "leave the line out"
+    text = problem(option, option_name, () if isinstance(value, bool) else _as_tuple(value))
+    return ("SFTC503", text, None) if text else None
+
+
+def _from_keys(plan: Plan) -> Iterator[Argument]:
+    for key, schema in leaves():
+        value, section = plan.values[key].value if key in plan.values else None, key.split(".")[0]
+        option: str | None = schema.get("x-megatron")
+        if "x-megatron-false" in schema:
+            option = None if value else schema["x-megatron-false"]
+            value = True
+        elif "x-megatron-cases" in schema:
+            option = schema["x-megatron-cases"].get(value)
+            value = True
+        if option is None or value is None or value is False:
+            continue
+        values = () if value is True else (spell(value),)
+        yield Argument(option=option, values=values, key=key, group=section)
+
+
+def _managed(plan: Plan) -> Iterator[Argument]:
+    yield Argument(option="--group-query-attention", key="model.num_query_groups", group="model")
+    yield Argument(
+        option="--tokenizer-type",
+        values=("NullTokenizer",),
+        reason="rows are tokenized before the ranks start",
+        group="tokenizer",
+    )
+    yield Argument(
+        option="--dataloader-type", values=("single",), reason="the order is seeded and resumable", group="data"
+    )
+    yield Argument(
+        option="--no-create-attention-mask-in-dataloader", reason="attention is causal in its kernel", group="data"
+    )
+    save = plan["checkpoint.save"]
+    yield Argument(option="--load", values=(save,), reason="a second start resumes the first", group="checkpoint")
+    if plan["model.load"] and plan["checkpoint.finetune"]:
+        yield Argument(
+            option="--pretrained-checkpoint", values=(plan["model.load"],), key="model.load", group="checkpoint"
+        )
+    if plan["data.valid_data_path"] is None:
+        iters = spell(plan["train.train_iters"])
+        yield Argument(option="--eval-interval", values=(iters,), reason="Megatron needs a number", group="eval")
+        yield Argument(option="--eval-iters", values=("0",), reason="no validation rows", group="eval")
+    if plan["model.transformer_impl"] == "local":
+        for option, reason in LOCAL_LAYERS:
+            yield Argument(option=option, reason=reason, group="model")
+
+
+def _raw(plan: Plan) -> Iterator[Argument]:
+    table = option_table(plan["megatron.target"])
+    for name, value in plan["megatron.args"].items():
+        option = _option_name(name)
+        if value is False:
+            option = next(text for text in table[option].strings if text.startswith("--no-"))
+        values = () if isinstance(value, bool) else tuple(spell(item) for item in _as_tuple(value))
+        yield Argument(option=option, values=values, key=f"megatron.args.{name}", group="megatron")
+
+
+def _groups() -> list[str]:
+    return [*recipe_schema()["properties"], "device"]
+
+
+def _key_options() -> Iterator[tuple[str, str]]:
+    """Each recipe key with the Megatron options it sets."""
+    for key, schema in leaves():
+        for option in (
+            schema.get("x-megatron"),
+            schema.get("x-megatron-false"),
+            *schema.get("x-megatron-cases", {}).values(),
+        ):
+            if option:
+                yield key, option
+
+
+def _option_name(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, list) else (value,)

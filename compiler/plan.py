@@ -1,0 +1,101 @@
+"""What was decided: every value of a recipe with the reason why it has that value.
+
+A `Plan` is plain data. It knows nothing of files, of templates or of Megatron's option parser.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .task import TaskResolution
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FromRecipe:
+    """The recipe says so."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"from": "recipe"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Default:
+    """The recipe is silent; the schema's default holds."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"from": "default"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Derived:
+    """Computed by a named rule from other keys."""
+
+    rule: str
+    inputs: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"from": "derived", "rule": self.rule, "inputs": list(self.inputs)}
+
+
+type Origin = FromRecipe | Default | Derived
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """A value and where it came from."""
+
+    value: Any
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Argument:
+    """One Megatron option with its values, ready for the argument file.
+
+    `key` is the recipe key behind it; where sftc itself sets the option, `key` is None and `reason` says why.
+    """
+
+    option: str
+    values: tuple[str, ...] = ()
+    key: str | None = None
+    reason: str = ""
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variable:
+    """One exported environment variable and its reason."""
+
+    name: str
+    value: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One run, resolved. `values` maps dotted recipe keys, in the schema's order."""
+
+    name: str
+    description: str | None
+    task: TaskResolution
+    values: Mapping[str, Resolved]
+    arguments: tuple[Argument, ...] = ()
+    cpu_arguments: tuple[Argument, ...] = ()
+    environment: tuple[Variable, ...] = ()
+    torchrun: tuple[str, ...] = ()
+    chat_template: str | None = None
+
+    def __getitem__(self, key: str) -> Any:
+        """The value of a dotted recipe key."""
+        return self.values[key].value
+
+    def sections(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The values as nested objects, section by section, for plan.json."""
+        tree: dict[str, Any] = {}
+        for key, resolved in self.values.items():
+            *parents, leaf = key.split(".")
+            node = tree
+            for parent in parents:
+                node = node.setdefault(parent, {})
+            node[leaf] = {"value": resolved.value, "origin": resolved.origin.to_json()}
+        yield from tree.items()

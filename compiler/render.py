@@ -1,0 +1,186 @@
+"""From a plan to the texts of the build dir. Pure: no file is written, no clock and no environment is read.
+
+The only importer of jinja2. Templates hold no logic beyond `if` and `for`: what they need is computed here.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+
+from . import __version__
+from .plan import Argument, Plan
+from .quoting import ArgumentLine, Comment, PyLiteral, SbatchWord, ShellWord, argument, note, py, sbatch, sh
+
+SCRIPT, TEXT = 0o755, 0o644
+LINE = 140  # characters of a line of JSON
+# The type that every expression of a template must have, by the ending of the rendered file.
+WORD_TYPES: Mapping[str, tuple[type, ...]] = {
+    ".sh": (ShellWord, Comment),
+    ".sbatch": (ShellWord, SbatchWord, Comment),
+    ".py": (PyLiteral, Comment),
+    ".args": (ArgumentLine, Comment),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """One file of the build dir: its path relative to the dir, its bytes, its mode."""
+
+    path: str
+    content: bytes
+    mode: int = TEXT
+
+
+def render(plan: Plan) -> tuple[Artifact, ...]:
+    """The artifacts of `plan` without manifest, digests and origins, in the order in which a reviewer reads them."""
+    facts = _facts(plan)
+    artifacts = [Artifact(path="plan.json", content=_plan_json(plan))]
+    artifacts.append(_from_template("megatron.args", {**facts, "groups": _grouped(plan.arguments)}))
+    if plan.cpu_arguments:
+        content = {**facts, "groups": _grouped(plan.cpu_arguments)}
+        artifacts.append(_from_template("megatron.args", content, path="megatron.cpu.args"))
+    if plan.chat_template is not None:
+        artifacts.append(Artifact(path="chat_template.jinja", content=plan.chat_template.encode()))
+    artifacts.append(_from_template("forward_step.py", facts))
+    artifacts.append(_from_template("launch.sh", facts, mode=SCRIPT))
+    if plan["launch.launcher"] == "slurm":
+        artifacts.append(_from_template("launch.sbatch", facts, mode=SCRIPT))
+    return tuple(artifacts)
+
+
+@cache
+def template_text(name: str) -> str:
+    """The source of the template `name`, such as `launch.sh`."""
+    return (files("sftc.templates") / f"{name}.j2").read_text(encoding="utf-8")
+
+
+def template_names(plan: Plan) -> list[str]:
+    """The templates that `render` uses for this plan."""
+    names = ["forward_step.py", "launch.sh", "megatron.args"]
+    return [*names, "launch.sbatch"] if plan["launch.launcher"] == "slurm" else names
+
+
+def environment(name: str) -> jinja2.Environment:
+    """A strict environment for one template: undefined names fail, and so does every expression left unquoted."""
+    accepted = next(types for ending, types in WORD_TYPES.items() if name.endswith(ending))
+
+    def finalize(value: Any) -> Any:
+        if type(value) not in accepted:
+            wanted = " or ".join(kind.__name__ for kind in accepted)
+            raise TypeError(f"{name}.j2: every expression must be a {wanted}, found {type(value).__name__}: {value!r}")
+        return value
+
+    env = jinja2.Environment(
+        undefined=jinja2.StrictUndefined,
+        finalize=finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    filters: dict[str, Callable[..., Any]] = {"sh": sh, "sbatch": sbatch, "py": py, "note": note}
+    env.filters.update(filters)
+    return env
+
+
+def _from_template(name: str, facts: Mapping[str, Any], *, path: str | None = None, mode: int = TEXT) -> Artifact:
+    text = environment(name).from_string(template_text(name)).render(facts)
+    return Artifact(path=path or name, content=text.encode(), mode=mode)
+
+
+def _facts(plan: Plan) -> dict[str, Any]:
+    return {
+        "version": __version__,
+        "name": plan.name,
+        "task": plan.task,
+        "supervised": supervised(plan),
+        "value": {key: resolved.value for key, resolved in plan.values.items()},
+        "environment": plan.environment,
+        "torchrun": plan.torchrun,
+        "directives": slurm_directives(plan),
+    }
+
+
+def supervised(plan: Plan) -> str:
+    """Which tokens the loss is taken on, as a person would say it."""
+    if plan.task.kind == "pretrain":
+        return "every token"
+    return {
+        "assistant": "the assistant's tokens only",
+        "last_turn": "the tokens of the last response only",
+        "all": "every token of the conversation",
+    }[plan["data.loss_on"]]
+
+
+def slurm_directives(plan: Plan) -> list[tuple[str, SbatchWord]]:
+    """The `#SBATCH` options of launch.sbatch in the order of the recipe schema: one task on each node."""
+    stated = [
+        (key.removeprefix("launch.slurm."), item.value)
+        for key, item in plan.values.items()
+        if key.startswith("launch.slurm.") and item.value is not None
+    ]
+    fixed: list[tuple[str, Any]] = [("job-name", plan.name), ("nodes", plan["launch.nnodes"]), ("ntasks-per-node", 1)]
+    if plan["launch.device"] != "cpu":
+        fixed.append(("gpus-per-node", plan["launch.nproc_per_node"]))
+    return [(name.replace("_", "-"), sbatch(value)) for name, value in [*fixed, *stated]]
+
+
+def _grouped(arguments: tuple[Argument, ...]) -> list[tuple[Comment, list[tuple[ArgumentLine, Comment]]]]:
+    groups: dict[str, list[tuple[ArgumentLine, Comment]]] = {}
+    for item in arguments:
+        line = argument(item.option, item.values), note(item.key or f"sftc: {item.reason}")
+        groups.setdefault(item.group, []).append(line)
+    return [(note(group), lines) for group, lines in groups.items()]
+
+
+def _plan_json(plan: Plan) -> bytes:
+    document = {
+        "plan_version": 1,
+        "sftc_version": __version__,
+        "name": plan.name,
+        "description": plan.description,
+        "target": {"megatron": plan["megatron.target"], "launcher": plan["launch.launcher"]},
+        "task": {
+            "kind": plan.task.kind,
+            "marker": plan.task.marker,
+            "reason": plan.task.reason,
+            "pointers": list(plan.task.pointers),
+        },
+        "values": dict(plan.sections()),
+        "arguments": [{"option": item.option, "values": list(item.values), **_why(item)} for item in plan.arguments],
+        "cpu_arguments": [
+            {"option": item.option, "values": list(item.values), **_why(item)} for item in plan.cpu_arguments
+        ],
+        "environment": [{"name": item.name, "value": item.value, "reason": item.reason} for item in plan.environment],
+        "torchrun": list(plan.torchrun),
+    }
+    return to_json(document)
+
+
+def _why(item: Argument) -> dict[str, str]:
+    return {"key": item.key} if item.key else {"reason": item.reason}
+
+
+def to_json(document: Any) -> bytes:
+    """JSON for a person and a diff: two blanks, keys in the order of their meaning, what fits on a line on one."""
+    return (_layout(document, "") + "\n").encode()
+
+
+def _layout(node: Any, indent: str) -> str:
+    flat = json.dumps(node, ensure_ascii=False, allow_nan=False)
+    if len(indent) + len(flat) <= LINE and not (indent == "" and isinstance(node, dict)):
+        return flat
+    deeper = indent + "  "
+    if isinstance(node, dict) and node:
+        items = [
+            f"{deeper}{json.dumps(key, ensure_ascii=False)}: {_layout(item, deeper)}" for key, item in node.items()
+        ]
+        return "{\n" + ",\n".join(items) + f"\n{indent}}}"
+    if isinstance(node, list) and node:
+        return "[\n" + ",\n".join(deeper + _layout(item, deeper) for item in node) + f"\n{indent}]"
+    return flat

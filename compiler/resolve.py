@@ -1,0 +1,117 @@
+"""From a valid recipe to a plan: what the recipe says, the schema's defaults, and what follows from them.
+
+Only derivations that a reviewer would do in the head belong here; each has a name and lists its inputs. This stage
+reports nothing: whether the values fit together is the business of `rules`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .loader import RecipeDocument
+from .plan import Default, Derived, FromRecipe, Plan, Resolved
+from .schemas import leaves
+from .task import TaskResolution
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Derivation:
+    """Fills `key` where it is null, from the values of `inputs`, in this order."""
+
+    key: str
+    rule: str
+    inputs: tuple[str, ...]
+    compute: Callable[..., Any]
+
+
+DERIVATIONS = (
+    Derivation(key="logging.run_path", rule="runs/ + name", inputs=("name",), compute=lambda name: f"runs/{name}"),
+    Derivation(
+        key="logging.tensorboard_dir",
+        rule="run_path + /tensorboard",
+        inputs=("logging.run_path",),
+        compute=lambda run_path: f"{run_path.rstrip('/')}/tensorboard",
+    ),
+    Derivation(
+        key="checkpoint.save",
+        rule="run_path + /checkpoints",
+        inputs=("logging.run_path",),
+        compute=lambda run_path: f"{run_path.rstrip('/')}/checkpoints",
+    ),
+    Derivation(
+        key="checkpoint.save_interval",
+        rule="once, after the last iteration",
+        inputs=("train.train_iters",),
+        compute=lambda train_iters: train_iters,
+    ),
+    Derivation(
+        key="train.lr_decay_iters",
+        rule="the whole run",
+        inputs=("train.train_iters",),
+        compute=lambda train_iters: train_iters,
+    ),
+    Derivation(
+        key="model.kv_channels",
+        rule="hidden_size / num_attention_heads",
+        inputs=("model.hidden_size", "model.num_attention_heads"),
+        compute=lambda hidden, heads: hidden // heads,
+    ),
+    Derivation(
+        key="model.num_query_groups",
+        rule="as many as query heads",
+        inputs=("model.num_attention_heads",),
+        compute=lambda heads: heads,
+    ),
+    Derivation(
+        key="data.format",
+        rule="messages for sft, text for pretrain",
+        inputs=("task.kind",),
+        compute=lambda kind: "text" if kind == "pretrain" else "messages",
+    ),
+    Derivation(
+        key="launch.world_size",
+        rule="nnodes * nproc_per_node",
+        inputs=("launch.nnodes", "launch.nproc_per_node"),
+        compute=lambda nnodes, nproc: nnodes * nproc,
+    ),
+    Derivation(
+        key="parallel.data_parallel_size",
+        rule="world_size / (TP * PP * CP)",
+        inputs=(
+            "launch.world_size",
+            "parallel.tensor_model_parallel_size",
+            "parallel.pipeline_model_parallel_size",
+            "parallel.context_parallel_size",
+        ),
+        # At least 1: a layout that does not divide the world is reported by the rules, not by a division by zero.
+        compute=lambda world, tp, pp, cp: max(1, world // (tp * pp * cp)),
+    ),
+)
+
+
+def resolve(document: RecipeDocument, task: TaskResolution, *, chat_template: str | None = None) -> Plan:
+    """The plan of a `document` that satisfies the schema. `chat_template` is the text of the file it names."""
+    values = {key: _stated(document.data, key, schema) for key, schema in leaves()}
+    if values["task.kind"].value is None:
+        flags = ("task.is_instruction_dataset", "task.is_sft")
+        values["task.kind"] = Resolved(value=task.kind, origin=Derived(rule="the SFT flag", inputs=flags))
+    for derivation in DERIVATIONS:
+        if derivation.key not in values or values[derivation.key].value is None:
+            inputs = (values[key].value for key in derivation.inputs)
+            values[derivation.key] = Resolved(
+                value=derivation.compute(*inputs), origin=Derived(rule=derivation.rule, inputs=derivation.inputs)
+            )
+    name, description = values.pop("name"), values.pop("description")
+    return Plan(name=name.value, description=description.value, task=task, values=values, chat_template=chat_template)
+
+
+def _stated(data: Mapping[str, Any], key: str, schema: Mapping[str, Any]) -> Resolved:
+    node: Any = data
+    for part in key.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            return Resolved(value=schema.get("default"), origin=Default())
+        node = node[part]
+    if schema["type"] == "number" or (isinstance(schema["type"], list) and "number" in schema["type"]):
+        # `lr: 1` and `lr: 1.0` are the same number and must give the same bytes.
+        node = float(node) if node is not None else None
+    return Resolved(value=node, origin=FromRecipe())

@@ -1,0 +1,212 @@
+"""What the author probably meant: near spellings, keys that live in another section, names from other tools.
+
+Answers are facts (a key, a path); the wording belongs to whoever reports them. Knows the recipe's keys only through
+the schema that it is given.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+# Names that other tools give to a key of ours: Hugging Face TrainingArguments, TRL's SFTConfig, axolotl,
+# Megatron-Bridge, NeMo, Primus, and Megatron's own where the recipe spells it differently.
+SYNONYMS: dict[str, str] = {
+    # the rate and its schedule
+    "finetune_lr": "train.lr",
+    "learning_rate": "train.lr",
+    "max_lr": "train.lr",
+    "min_learning_rate": "train.min_lr",
+    "lr_min": "train.min_lr",
+    "lr_end": "train.min_lr",
+    "warmup_steps": "train.lr_warmup_iters",
+    "num_warmup_steps": "train.lr_warmup_iters",
+    "warmup_iters": "train.lr_warmup_iters",
+    "lr_warmup_steps": "train.lr_warmup_iters",
+    "lr_scheduler": "train.lr_decay_style",
+    "lr_scheduler_type": "train.lr_decay_style",
+    "scheduler": "train.lr_decay_style",
+    "lr_schedule": "train.lr_decay_style",
+    "lr_decay_steps": "train.lr_decay_iters",
+    "decay_steps": "train.lr_decay_iters",
+    # the optimizer
+    "optim": "train.optimizer",
+    "optimizer_type": "train.optimizer",
+    "wd": "train.weight_decay",
+    "beta1": "train.adam_beta1",
+    "beta2": "train.adam_beta2",
+    "adam_epsilon": "train.adam_eps",
+    "eps": "train.adam_eps",
+    "max_grad_norm": "train.clip_grad",
+    "gradient_clipping": "train.clip_grad",
+    "gradient_clip_val": "train.clip_grad",
+    # batches and lengths
+    "max_steps": "train.train_iters",
+    "num_steps": "train.train_iters",
+    "train_steps": "train.train_iters",
+    "num_train_steps": "train.train_iters",
+    "per_device_train_batch_size": "train.micro_batch_size",
+    "micro_batch": "train.micro_batch_size",
+    "mbs": "train.micro_batch_size",
+    "gbs": "train.global_batch_size",
+    "train_batch_size": "train.global_batch_size",
+    "max_length": "train.seq_length",
+    "max_seq_length": "train.seq_length",
+    "max_seq_len": "train.seq_length",
+    "seq_len": "train.seq_length",
+    "sequence_len": "train.seq_length",
+    "sequence_length": "train.seq_length",
+    "encoder_seq_length": "train.seq_length",
+    "cutoff_len": "train.seq_length",
+    # parallelism
+    "tp": "parallel.tensor_model_parallel_size",
+    "tp_size": "parallel.tensor_model_parallel_size",
+    "tensor_parallel": "parallel.tensor_model_parallel_size",
+    "tensor_parallel_size": "parallel.tensor_model_parallel_size",
+    "pp": "parallel.pipeline_model_parallel_size",
+    "pp_size": "parallel.pipeline_model_parallel_size",
+    "pipeline_parallel_size": "parallel.pipeline_model_parallel_size",
+    "vpp": "parallel.num_virtual_stages_per_pipeline_rank",
+    "cp": "parallel.context_parallel_size",
+    "cp_size": "parallel.context_parallel_size",
+    "context_parallel": "parallel.context_parallel_size",
+    "ep": "parallel.expert_model_parallel_size",
+    "ep_size": "parallel.expert_model_parallel_size",
+    "expert_parallel_size": "parallel.expert_model_parallel_size",
+    "distributed_optimizer": "parallel.use_distributed_optimizer",
+    # the model
+    "pretrained_checkpoint": "model.load",
+    "model_name_or_path": "model.load",
+    "restore_from_path": "model.load",
+    "base_model": "model.load",
+    "load_checkpoint": "model.load",
+    "num_hidden_layers": "model.num_layers",
+    "intermediate_size": "model.ffn_hidden_size",
+    "num_key_value_heads": "model.num_query_groups",
+    "num_kv_heads": "model.num_query_groups",
+    "head_dim": "model.kv_channels",
+    "rope_theta": "model.rotary_base",
+    "layernorm_epsilon": "model.norm_epsilon",
+    "rms_norm_eps": "model.norm_epsilon",
+    "initializer_range": "model.init_method_std",
+    "num_moe_experts": "model.num_experts",
+    "num_local_experts": "model.num_experts",
+    "num_experts_per_tok": "model.moe_router_topk",
+    # data and tokenizer
+    "tokenizer_model": "tokenizer.path",
+    "tokenizer_name": "tokenizer.path",
+    "tokenizer_name_or_path": "tokenizer.path",
+    "tokenizer_path": "tokenizer.path",
+    "dataset": "data.train_data_path",
+    "dataset_path": "data.train_data_path",
+    "data_path": "data.train_data_path",
+    "train_file": "data.train_data_path",
+    "train_ds": "data.train_data_path",
+    "validation_file": "data.valid_data_path",
+    "validation_ds": "data.valid_data_path",
+    "eval_data_path": "data.valid_data_path",
+    "dataset_num_proc": "data.num_workers",
+    "dataloader_num_workers": "data.num_workers",
+    # checkpoints, evaluation, logging, launch
+    "output_dir": "checkpoint.save",
+    "save_dir": "checkpoint.save",
+    "save_steps": "checkpoint.save_interval",
+    "eval_steps": "eval.eval_interval",
+    "val_check_interval": "eval.eval_interval",
+    "limit_val_batches": "eval.eval_iters",
+    "logging_steps": "logging.log_interval",
+    "logging_dir": "logging.tensorboard_dir",
+    "tensorboard_path": "logging.tensorboard_dir",
+    "num_nodes": "launch.nnodes",
+    "gpus_per_node": "launch.nproc_per_node",
+    "num_gpus": "launch.nproc_per_node",
+    "env": "launch.environment",
+    "megatron_path": "megatron.path",
+    "extra_args": "megatron.args",
+}
+
+# Keys of other tools that are no other spelling of one of ours: what to do instead.
+ADVICE: dict[str, str] = {
+    "bf16": "write `precision: bf16` under `train`",
+    "fp16": "write `precision: fp16` under `train`",
+    "fp32": "write `precision: fp32` under `train`",
+    "gradient_accumulation_steps": "set `train.global_batch_size` to micro_batch_size * data-parallel ranks * this",
+    "num_train_epochs": "set `train.train_iters` to epochs * rows / global_batch_size",
+    "num_epochs": "set `train.train_iters` to epochs * rows / global_batch_size",
+    "warmup_ratio": "set `train.lr_warmup_iters` to ratio * train_iters",
+    "lr_warmup_fraction": "set `train.lr_warmup_iters` to fraction * train_iters",
+    "gradient_checkpointing": "set `train.recompute_granularity`",
+    "completion_only_loss": "set `data.loss_on`",
+    "assistant_only_loss": "set `data.loss_on`",
+    "train_on_inputs": "write `loss_on: all` under `data` for true, `loss_on: assistant` for false",
+    "stage": "write `is_instruction_dataset: true` under `task` for SFT",
+    "world_size": "it follows from `launch.nnodes` * `launch.nproc_per_node`",
+    "data_parallel_size": "it follows from the number of ranks and the other sizes under `parallel`",
+}
+
+
+def closest(word: str, candidates: Iterable[str]) -> str | None:
+    """The candidate that `word` is most likely a slip of, or None; letter case, `-` and `_` count for nothing.
+
+    Ties go to the candidate that sorts first.
+    """
+    plain = _plain(word)
+    limit = 1 if len(plain) <= 4 else 2 if len(plain) <= 8 else 3
+    best: tuple[int, str] | None = None
+    for candidate in candidates:
+        other = _plain(candidate)
+        if abs(len(other) - len(plain)) > limit or not other:
+            continue
+        distance = _edits(plain, other)
+        # One edit in two letters leaves nothing to recognize, unless it is a swap.
+        if distance > limit or (distance and min(len(plain), len(other)) <= 2 and sorted(plain) != sorted(other)):
+            continue
+        if best is None or (distance, candidate) < best:
+            best = (distance, candidate)
+    return best[1] if best else None
+
+
+def locate(key: str, schema: Mapping[str, Any]) -> list[str]:
+    """The dotted sections in which `key` lives, in the schema's order; the root is `""`."""
+    return [section for section, name, _ in _keys(schema) if name == key]
+
+
+def key_paths(schema: Mapping[str, Any]) -> list[str]:
+    """Every dotted key of the schema, sections included, in the schema's order."""
+    return [f"{section}.{name}" if section else name for section, name, _ in _keys(schema)]
+
+
+def _keys(
+    schema: Mapping[str, Any], root: Mapping[str, Any] | None = None, section: str = "", depth: int = 0
+) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """(section, key, its schema), through `$ref`, `allOf`, `anyOf`, `oneOf` and `items`; schemas may be recursive."""
+    root = schema if root is None else root
+    if depth > 8:
+        return
+    reference = schema.get("$ref")
+    if isinstance(reference, str) and reference.startswith("#/$defs/"):
+        yield from _keys(root["$defs"][reference.removeprefix("#/$defs/")], root, section, depth + 1)
+    for name, child in schema.get("properties", {}).items():
+        yield section, name, child
+        yield from _keys(child, root, f"{section}.{name}" if section else name, depth + 1)
+    for branch in (*schema.get("allOf", ()), *schema.get("anyOf", ()), *schema.get("oneOf", ())):
+        yield from _keys(branch, root, section, depth + 1)
+    if isinstance(schema.get("items"), dict):
+        yield from _keys(schema["items"], root, f"{section}[]", depth + 1)
+
+
+def _plain(word: str) -> str:
+    return word.lower().replace("-", "").replace("_", "")
+
+
+def _edits(one: str, other: str) -> int:
+    """Insertions, deletions, substitutions and swaps of neighbours (optimal string alignment)."""
+    before_last: list[int] = []
+    last = list(range(len(other) + 1))
+    for i, letter in enumerate(one, 1):
+        row = [i]
+        for j, wanted in enumerate(other, 1):
+            cost = min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (letter != wanted))
+            if i > 1 and j > 1 and letter == other[j - 2] and one[i - 2] == wanted:
+                cost = min(cost, before_last[j - 2] + 1)
+            row.append(cost)
+        before_last, last = last, row
+    return last[-1]

@@ -1,0 +1,1 @@
+"""JSON schemas and the tables of Megatron options. Data only."""

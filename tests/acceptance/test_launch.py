@@ -1,0 +1,138 @@
+"""launch.sh in real bash. torchrun and python3 are fakes that write down what they were given: no rank is started."""
+
+import json
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FAKE = """#!/usr/bin/env bash
+printf '%s\\0' "${0##*/}" "$@" >> "$RECORD"
+env -0 > "$RECORD.environment"
+"""
+
+
+@pytest.fixture
+def fakes(tmp_path: Path) -> dict[str, str]:
+    """Variables under which the two programs are fakes; what they are given is appended to the file $RECORD."""
+    folder = tmp_path / "fakes"
+    folder.mkdir()
+    for name in ("torchrun", "python3"):
+        (folder / name).write_text(FAKE)
+        (folder / name).chmod(stat.S_IRWXU)
+    return {"PATH": f"{folder}:/usr/bin:/bin", "RECORD": str(tmp_path / "record"), "MASTER_ADDR": "first-node"}
+
+
+@pytest.fixture
+def hostile(tmp_path: Path, repo_root: Path) -> Path:
+    """A build dir of a recipe whose values try to break out, in a directory whose name does too."""
+    target = tmp_path / "build $(touch pwned) 'dir'"
+    case = repo_root / "tests/golden/cases/slurm-3d.yaml"
+    subprocess.run(
+        [sys.executable, "-m", "sftc.compiler", "compile", case, "-o", target], check=True, capture_output=True
+    )
+    return target
+
+
+def recorded(variables: dict[str, str]) -> list[str]:
+    path = Path(variables["RECORD"])
+    return path.read_text().split("\0")[:-1] if path.exists() else []
+
+
+def launch(build: Path, cwd: Path, variables: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", build / "launch.sh", *options], cwd=cwd, env=variables, capture_output=True, text=True
+    )
+
+
+def test_hostile_values_arrive_as_the_plan_says(hostile, tmp_path, fakes):
+    done = launch(hostile, tmp_path, fakes)
+    assert (done.returncode, done.stderr) == (0, "")
+    plan = json.loads((hostile / "plan.json").read_text())
+    prepare = ["python3", "-m", "sftc.runtime", "prepare", str(hostile)]
+    meeting = ["--rdzv-endpoint", "first-node:29500"]
+    train = ["torchrun", *plan["torchrun"], *meeting, "-m", "sftc.runtime", "train", str(hostile)]
+    assert recorded(fakes) == [*prepare, *train]
+    seen = dict(item.split("=", 1) for item in Path(fakes["RECORD"] + ".environment").read_text().split("\0") if item)
+    for variable in plan["environment"]:
+        assert seen[variable["name"]] == variable["value"]
+    assert seen["GREETING"] == "`id` & 'so' \"on\" ~ # \\"
+    assert seen["PYTHONPATH"] == "/opt/Megatron-LM"
+    assert not list(tmp_path.rglob("pwned"))
+
+
+def test_the_dry_run_can_be_pasted_back(hostile, tmp_path, fakes):
+    dry = launch(hostile, tmp_path, fakes, "--dry-run")
+    assert (dry.returncode, dry.stderr) == (0, "")
+    assert recorded(fakes) == []
+    subprocess.run(["bash", "-e", "-c", dry.stdout], cwd="/", env=fakes, check=True)
+    pasted = recorded(fakes)
+    Path(fakes["RECORD"]).unlink()
+    launch(hostile, tmp_path, fakes)
+    assert pasted == recorded(fakes)
+
+
+@pytest.mark.parametrize(
+    "name", ["forward_step.py", "megatron.args", "plan.json", "manifest.json", "launch.sh", "launch.sbatch"]
+)
+def test_one_flipped_byte_stops_the_launch_and_is_named(hostile, tmp_path, fakes, name):
+    content = bytearray((hostile / name).read_bytes())
+    # The last line of each file is where a changed byte does not change what bash does before the check.
+    content[-2] ^= 1
+    (hostile / name).write_bytes(content)
+    done = launch(hostile, tmp_path, fakes)
+    assert done.returncode == 3
+    assert f"{name}: FAILED" in done.stderr
+    assert recorded(fakes) == []
+
+
+def test_a_missing_file_stops_the_launch_and_is_named(hostile, tmp_path, fakes):
+    (hostile / "forward_step.py").unlink()
+    done = launch(hostile, tmp_path, fakes)
+    assert done.returncode == 3
+    assert "forward_step.py" in done.stderr
+    assert recorded(fakes) == []
+
+
+def test_a_failed_preparation_starts_no_rank(hostile, tmp_path, fakes):
+    python = tmp_path / "fakes/python3"
+    python.write_text("#!/usr/bin/env bash\nexit 1\n")
+    assert launch(hostile, tmp_path, fakes).returncode == 1
+    assert recorded(fakes) == []
+
+
+def test_without_torchrun_there_is_one_sentence(hostile, tmp_path, fakes):
+    (tmp_path / "fakes/torchrun").unlink()
+    if shutil.which("torchrun", path=fakes["PATH"]):
+        pytest.skip("torchrun is installed system-wide here")
+    done = launch(hostile, tmp_path, fakes)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "launch.sh: torchrun is not on PATH; activate the environment in which sftc[runtime] is installed\n"
+    )
+
+
+def test_several_nodes_need_a_meeting_point(hostile, tmp_path, fakes):
+    del fakes["MASTER_ADDR"]
+    done = launch(hostile, tmp_path, fakes)
+    assert done.returncode != 0
+    assert "MASTER_ADDR: is not set; it is the host name of the first node" in done.stderr
+    assert recorded(fakes) == []
+
+
+def test_an_unknown_option_is_a_usage_error(hostile, tmp_path, fakes):
+    done = launch(hostile, tmp_path, fakes, "--dryrun")
+    assert done.returncode == 2
+    assert done.stderr == "usage: bash launch.sh [--dry-run]\n"
+    assert recorded(fakes) == []
+
+
+def test_the_root_is_where_the_user_stands_or_sftc_root(hostile, tmp_path, fakes):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    assert launch(hostile, elsewhere, fakes, "--dry-run").stdout.splitlines()[0] == f"cd -- {elsewhere}"
+    fakes["SFTC_ROOT"] = "/srv/run data"
+    assert launch(hostile, elsewhere, fakes, "--dry-run").stdout.splitlines()[0] == "cd -- /srv/run\\ data"

@@ -1,0 +1,56 @@
+# Forward step of the run pretrain-cpu. Written by sftc 0.1.0 for Megatron-Core 0.19.
+# Task: plain next-token training, loss on every token, because `task.is_instruction_dataset: false`.
+"""What Megatron's pretrain() calls at each micro-batch: b is the micro-batch size, s the sequence length."""
+
+from functools import partial
+
+import torch
+
+from sftc.runtime.batch import next_batch
+from sftc.runtime.data.dataset import PreparedData
+from sftc.runtime.loss import masked_loss
+
+RUN_PATH = "runs/pretrain-cpu"
+SEQ_LENGTH = 64
+SEED = 1234
+
+
+def get_batch(data_iterator):
+    """The next micro-batch, on this rank's device.
+
+    tokens          [b, s] int64    input ids; shorter samples are padded on the right
+    labels          [b, s] int64    labels[:, i] is the token after tokens[:, i]
+    loss_mask       [b, s] float32  1 where the label is trained on: every token
+    attention_mask  None            attention is causal in its kernel, and padding comes last
+    position_ids    [b, s] int64    0, 1, 2, ...
+    """
+    return next_batch(data_iterator)
+
+
+def loss_func(loss_mask, output_tensor):
+    """Sum of the losses where the mask is 1, the number of those tokens, and both for the log.
+
+    output_tensor is [b, s]: the cross entropy of every token. The sums are those of this micro-batch on this rank;
+    Megatron divides them for each micro-batch and averages the quotients, so tokens of short responses weigh more.
+    """
+    loss_sum, num_tokens = masked_loss(output_tensor, loss_mask)
+    return loss_sum, num_tokens, {"lm loss": torch.stack([loss_sum.detach(), num_tokens.to(loss_sum.dtype)])}
+
+
+def forward_step(data_iterator, model, return_schedule_plan=False):
+    """The output of `model` for one micro-batch (or its schedule, if asked for) and the function that makes its loss."""
+    batch = get_batch(data_iterator)
+    step = model.build_schedule_plan if return_schedule_plan else model
+    output = step(batch["tokens"], batch["position_ids"], batch["attention_mask"], labels=batch["labels"])
+    return output, partial(loss_func, batch["loss_mask"])
+
+
+def train_valid_test_datasets_provider(num_samples, vp_stage=None):
+    """The prepared rows: training samples in a seeded order per epoch, validation rows in file order, no test set."""
+    data = PreparedData.of_run(RUN_PATH)
+    train = data.train(seq_length=SEQ_LENGTH, num_samples=num_samples[0], seed=SEED)
+    return train, None, None
+
+
+# Every rank opens the prepared rows itself, so nothing is broadcast within a tensor-parallel group.
+train_valid_test_datasets_provider.is_distributed = True

@@ -1,0 +1,102 @@
+"""The dependency rules, read off the imports themselves."""
+
+import ast
+import importlib.metadata
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+OURS = ("compiler", "runtime")
+SOURCES = sorted(path for folder in OURS for path in (ROOT / folder).rglob("*.py"))
+HEAVY = {"torch", "megatron", "transformers", "numpy", "tokenizers"}
+# Each third-party library has one importing module.
+SOLE_IMPORTERS = {
+    "ruamel": "compiler/loader.py",
+    "jsonschema": "compiler/validate.py",
+    "jinja2": "compiler/render.py",
+    "click": "compiler/cli.py",
+}
+FOLDERS = {"recipes", "schema", "templates", "compiler", "runtime", "tests", "docs", ".ci"}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Absolute names of the modules that `path` imports, wherever in it; relative ones are resolved."""
+    package = ["sftc", *path.relative_to(ROOT).parent.parts]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            yield ".".join([*base, *([node.module] if node.module else [])])
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_imports_keep_the_rules(path: Path) -> None:
+    own, other = ("compiler", "runtime") if relative(path).startswith("compiler/") else ("runtime", "compiler")
+    for name in imports(path):
+        top = name.split(".")[0]
+        assert top not in FOLDERS, f"{name}: import it as sftc.{name}"
+        assert not name.startswith(f"sftc.{other}"), f"{own} and {other} meet in files only"
+        if own == "compiler":
+            assert top not in HEAVY
+            if top in SOLE_IMPORTERS:
+                assert relative(path).startswith(SOLE_IMPORTERS[top].removesuffix(".py"))
+        else:
+            assert top not in {"click", "jsonschema", "ruamel"}
+        if top == "megatron":
+            assert own == "runtime"
+
+
+def test_the_rules_are_about_something() -> None:
+    """The walk sees relative imports, and the sole importers do import."""
+    assert "sftc.compiler.diagnostics" in set(imports(ROOT / "compiler/rules/context.py"))
+    for library, module in SOLE_IMPORTERS.items():
+        assert any(name.split(".")[0] == library for name in imports(ROOT / module))
+
+
+def test_packages_are_those_on_disk() -> None:
+    """A sub-package that pyproject.toml forgets would be missing from the wheel."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    on_disk = {
+        path.parent for folder in (*OURS, "schema", "templates") for path in (ROOT / folder).rglob("__init__.py")
+    }
+    assert sorted(listed) == sorted("sftc." + ".".join(path.relative_to(ROOT).parts) for path in on_disk)
+
+
+def test_every_module_is_short() -> None:
+    lengths = {relative(path): len(path.read_text().splitlines()) for path in SOURCES}
+    tables = {"compiler/codes.py"}
+    assert not {path: length for path, length in lengths.items() if length > 400 and path not in tables}
+    assert sorted(lengths.values())[len(lengths) // 2] <= 150
+
+
+def test_only_builddir_writes() -> None:
+    writers = ("write_text", "write_bytes", "mkdir", "unlink", "chmod", "replace(target", "mkstemp")
+    for path in (ROOT / "compiler").rglob("*.py"):
+        if path.name != "builddir.py":
+            assert not [word for word in writers if f".{word}(" in path.read_text()], relative(path)
+
+
+def test_only_the_command_line_looks_around() -> None:
+    """No clock anywhere in the compiler; the environment and the streams only in cli.py."""
+    for path in (ROOT / "compiler").rglob("*.py"):
+        names = set(imports(path))
+        assert not names & {"time", "datetime", "socket", "random", "getpass", "platform"}, relative(path)
+        if path.name not in {"cli.py", "__main__.py"}:
+            assert "os.environ" not in path.read_text(), relative(path)
+            assert "print(" not in path.read_text(), relative(path)
+
+
+def test_the_light_install_is_light() -> None:
+    """`pip install sftc` brings four libraries; tokenizers, torch and megatron come with extras."""
+    wanted = [line for line in importlib.metadata.requires("sftc") or [] if "extra ==" not in line]
+    assert sorted(line.split(">")[0] for line in wanted) == ["click", "jinja2", "jsonschema", "ruamel.yaml"]
+    assert sys.version_info >= (3, 12)

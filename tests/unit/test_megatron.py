@@ -1,0 +1,167 @@
+"""From plan to arguments: every option exists, every raw one is checked, and each key says what it means."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sftc.compiler.compile import Checked, artifacts, check_recipe
+from sftc.compiler.megatron import REFUSED
+from sftc.compiler.options import option_table, problem
+from sftc.compiler.plan import Argument
+from sftc.compiler.schemas import leaves
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = [*sorted(ROOT.glob("recipes/**/*.yaml")), *sorted(ROOT.glob("tests/golden/cases/*.yaml"))]
+TABLE = option_table("0.19")
+
+
+def quickstart(tmp_path: Path, **replaced: str) -> Checked:
+    """The quickstart with lines replaced: `old="new"` where old is the start of a line's key."""
+    lines = (ROOT / "recipes/quickstart/recipe.yaml").read_text().splitlines()
+    for key, value in replaced.items():
+        index = next(number for number, line in enumerate(lines) if line.strip().startswith(f"{key}:"))
+        lines[index] = lines[index].partition(key)[0] + value
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("\n".join(lines) + "\n")
+    return check_recipe(recipe, "recipe.yaml")
+
+
+def options(checked: Checked) -> dict[str, Argument]:
+    assert checked.plan is not None, checked.diagnostics
+    return {argument.option: argument for argument in checked.plan.arguments}
+
+
+def test_every_option_that_the_schema_names_exists() -> None:
+    named = [
+        option
+        for _, schema in leaves()
+        for option in (
+            schema.get("x-megatron"),
+            schema.get("x-megatron-false"),
+            *schema.get("x-megatron-cases", {}).values(),
+        )
+        if option
+    ]
+    assert len(named) > 50
+    assert [option for option in [*named, *REFUSED] if option not in TABLE] == []
+
+
+def test_defaults_and_choices_of_the_schema_suit_the_option() -> None:
+    for key, schema in leaves():
+        option = TABLE.get(schema.get("x-megatron", ""))
+        if option is None or option.is_flag:
+            continue
+        for value in [schema.get("default"), *schema["examples"], *schema.get("enum", [])]:
+            if value is not None:
+                assert problem(option, key, (value,)) is None
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_the_argument_file_says_what_the_plan_says(recipe: Path) -> None:
+    checked = check_recipe(recipe, recipe.name)
+    assert checked.plan is not None
+    text = next(item.content for item in artifacts(checked) if item.path == "megatron.args").decode()
+    lines = [words for line in text.splitlines() if (words := shlex.split(line, comments=True))]
+    assert len(lines) == len(checked.plan.arguments)
+    for words, argument in zip(lines, checked.plan.arguments, strict=True):
+        assert words in (
+            [argument.option, *argument.values],
+            [f"{argument.option}={value}" for value in argument.values],
+        )
+    names = [argument.option for argument in checked.plan.arguments]
+    assert len(set(names)) == len(names)
+    for line in text.splitlines():
+        assert line == "" or line.startswith("# ") or "  # " in line
+
+
+def test_flags_follow_their_key(tmp_path: Path) -> None:
+    assert "--disable-bias-linear" in options(quickstart(tmp_path))
+    changed = options(quickstart(tmp_path, init="init: random\n  add_bias_linear: true\n  qk_layernorm: true"))
+    assert "--disable-bias-linear" not in changed
+    assert "--qk-layernorm" in changed
+    assert "--qk-layernorm" not in options(quickstart(tmp_path))
+
+
+@pytest.mark.parametrize(("precision", "flags"), [("bf16", {"--bf16"}), ("fp32", set())])
+def test_precision(tmp_path: Path, precision: str, flags: set[str]) -> None:
+    assert {"--bf16", "--fp16"} & set(options(quickstart(tmp_path, precision=f"precision: {precision}"))) == flags
+
+
+def test_without_validation_rows_there_is_no_evaluation(tmp_path: Path) -> None:
+    changed = options(quickstart(tmp_path, valid_data_path="", eval="", eval_interval=""))
+    assert changed["--eval-iters"].values == ("0",)
+    # Megatron divides by it even when nothing is evaluated.
+    assert changed["--eval-interval"].values == changed["--train-iters"].values
+
+
+@pytest.mark.parametrize(("device", "in_main", "in_extra"), [("cuda", 0, 0), ("cpu", 1, 0), ("auto", 0, 1)])
+def test_the_device_decides_where_the_cpu_arguments_stand(
+    tmp_path: Path, device: str, in_main: int, in_extra: int
+) -> None:
+    plan = quickstart(tmp_path, device=f"device: {device}").plan
+    assert plan is not None
+    for arguments, count in ((plan.arguments, in_main), (plan.cpu_arguments, in_extra)):
+        assert sum(argument.option == "--distributed-backend" for argument in arguments) == count
+
+
+def test_weights_are_taken_on_the_first_start_only(tmp_path: Path) -> None:
+    """`--load` is always the run's own directory: a resume must never fall back to the pretrained weights."""
+    changed = options(quickstart(tmp_path, init="load: base"))
+    assert changed["--load"].values == changed["--save"].values
+    assert changed["--pretrained-checkpoint"].values == ("base",)
+    assert not {"--finetune", "--no-load-optim", "--no-load-rng"} & set(changed)
+    assert "--pretrained-checkpoint" not in options(quickstart(tmp_path))
+
+
+def raw(tmp_path: Path, entries: str) -> list[tuple[str, str | None]]:
+    checked = quickstart(tmp_path, device=f"device: cpu\n\nmegatron:\n  args:\n    {entries}")
+    return [(item.code, item.help) for item in checked.diagnostics]
+
+
+@pytest.mark.parametrize(
+    ("entries", "code", "help"),
+    [
+        ("manual_gcc: true", "SFTC501", "did you mean `manual_gc`?"),
+        ("lr: 1.0", "SFTC502", "use `train.lr`"),
+        ("bf16: true", "SFTC502", "use `train.precision`"),
+        ("disable_bias_linear: true", "SFTC502", "use `model.add_bias_linear`"),
+        ("no_load_optim: true", "SFTC502", None),
+        ("sft: true", "SFTC502", None),
+        ("manual_gc_interval: many", "SFTC503", None),
+        ("manual_gc_interval: 1.5", "SFTC503", None),
+        ("manual_gc_interval: [1, 2]", "SFTC503", None),
+        ("manual_gc_interval: true", "SFTC503", None),
+        ("manual_gc: 1", "SFTC503", None),
+        ("manual_gc: false", "SFTC503", "leave the line out"),
+        ("timing_log_level: 7", "SFTC503", None),
+    ],
+)
+def test_raw_options_that_are_refused(tmp_path: Path, entries: str, code: str, help: str | None) -> None:
+    found = raw(tmp_path, entries)
+    assert [entry[0] for entry in found] == [code]
+    assert help is None or found[0][1] == help
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ("manual_gc: true", ("--manual-gc",)),
+        ("manual-gc-interval: 5", ("--manual-gc-interval", "5")),
+        ("recompute_modules: [core_attn, mlp]", ("--recompute-modules", "core_attn", "mlp")),
+        ("weight_decay_incr_style: linear", ("--weight-decay-incr-style", "linear")),
+    ],
+)
+def test_raw_options_that_are_taken(tmp_path: Path, entries: str, words: tuple[str, ...]) -> None:
+    checked = quickstart(tmp_path, device=f"device: cpu\n\nmegatron:\n  args:\n    {entries}")
+    argument = options(checked)[words[0]]
+    assert (argument.option, *argument.values) == words
+    assert argument.key is not None
+    assert argument.key.startswith("megatron.args.")
+
+
+def test_numbers_are_spelled_so_that_they_read_back(tmp_path: Path) -> None:
+    for text in ("1e-05", "0.1", "3", "12345.678", "2.5e-07"):
+        values: Any = options(quickstart(tmp_path, lr=f"lr: {text}", min_lr="min_lr: 0"))["--lr"].values
+        assert float(values[0]) == float(text)

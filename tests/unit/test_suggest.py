@@ -1,0 +1,103 @@
+"""Near spellings, keys of other sections, names from other tools."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sftc.compiler.suggest import ADVICE, SYNONYMS, closest, key_paths, locate
+
+SIBLINGS = ["lr", "min_lr", "micro_batch_size", "global_batch_size", "lr_decay_style", "seed", "train_iters"]
+
+
+@pytest.fixture(scope="module")
+def schema(repo_root: Path) -> Any:
+    return json.loads((repo_root / "schema/recipe.schema.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("mirco_batch_size", "micro_batch_size"),
+        ("micro-batch-size", "micro_batch_size"),
+        ("microBatchSize", "micro_batch_size"),
+        ("lr_decay_stile", "lr_decay_style"),
+        ("rl", "lr"),
+        ("LR", "lr"),
+        ("sed", "seed"),
+        ("train_iter", "train_iters"),
+        ("x", None),
+        ("ls", None),
+        ("", None),
+        ("wombat", None),
+        ("batch_size", None),
+        ("nothing_of_the_kind", None),
+    ],
+)
+def test_closest(word: str, meant: str | None) -> None:
+    assert closest(word, SIBLINGS) == meant
+
+
+def test_closest_does_not_depend_on_the_order_of_candidates() -> None:
+    assert closest("cat", ["cut", "bat"]) == closest("cat", ["bat", "cut"]) == "bat"
+
+
+def test_every_single_slip_in_a_long_key_is_recognized() -> None:
+    key = "global_batch_size"
+    for i in range(len(key)):
+        swapped = key[:i] + key[i + 1 : i + 2] + key[i] + key[i + 2 :]
+        for slip in (key[:i] + key[i + 1 :], key[:i] + "q" + key[i:], key[:i] + "q" + key[i + 1 :], swapped):
+            assert closest(slip, SIBLINGS) == key, slip
+
+
+def test_locate_names_every_section_that_has_the_key() -> None:
+    schema = {
+        "properties": {
+            "name": {},
+            "a": {"properties": {"path": {}, "deep": {"properties": {"x": {}}}}},
+            "b": {"$ref": "#/$defs/b"},
+            "c": {"anyOf": [{"type": "null"}, {"properties": {"y": {}}}]},
+            "d": {"items": {"properties": {"path": {}}}},
+        },
+        "$defs": {"b": {"properties": {"path": {}, "again": {"$ref": "#/$defs/b"}}}},
+    }
+    assert locate("name", schema) == [""]
+    assert locate("x", schema) == ["a.deep"]
+    assert locate("y", schema) == ["c"]
+    assert locate("path", schema)[:2] == ["a", "b"]
+    assert "d[]" in locate("path", schema)
+    assert locate("nowhere", schema) == []
+    assert {"name", "a", "a.deep.x", "b.path", "c.y"} <= set(key_paths(schema))
+
+
+def test_synonyms_lead_to_keys_that_exist(schema: Any) -> None:
+    assert {key for key, path in SYNONYMS.items() if path not in key_paths(schema)} == set()
+
+
+def test_no_name_of_another_tool_is_a_key_of_ours(schema: Any) -> None:
+    keys = {path.rpartition(".")[2] for path in key_paths(schema)}
+    assert keys & (SYNONYMS.keys() | ADVICE.keys()) == set()
+    assert SYNONYMS.keys() & ADVICE.keys() == set()
+
+
+def test_advice_names_only_keys_that_exist(schema: Any) -> None:
+    paths = key_paths(schema)
+    for text in ADVICE.values():
+        named = [word for word in text.split("`")[1::2] if "." in word and " " not in word]
+        assert [word for word in named if word not in paths] == []
+
+
+@pytest.mark.parametrize(
+    ("key", "path"),
+    [
+        ("finetune_lr", "train.lr"),
+        ("learning_rate", "train.lr"),
+        ("per_device_train_batch_size", "train.micro_batch_size"),
+        ("max_seq_length", "train.seq_length"),
+        ("model_name_or_path", "model.load"),
+        ("tensor_parallel_size", "parallel.tensor_model_parallel_size"),
+    ],
+)
+def test_the_names_that_matter_most(key: str, path: str) -> None:
+    assert SYNONYMS[key] == path
