@@ -1,0 +1,51 @@
+"""What launch.sh starts: `prepare BUILD_DIR` once per node, then under torchrun `train BUILD_DIR` once per rank."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import process
+from .errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0: done; 1: a user's or the machine's fault, reported; 70: a crash, with a traceback."""
+    parser = argparse.ArgumentParser(prog="python -m sftc.runtime")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for command, purpose in (
+        ("prepare", "check the build dir and the start, turn the data into tokens"),
+        ("train", "be one rank of the training"),
+    ):
+        commands.add_parser(command, help=purpose).add_argument("build_dir", type=Path)
+    options = parser.parse_args(argv)
+    return prepare(options.build_dir) if options.command == "prepare" else train(options.build_dir)
+
+
+def prepare(build_dir: Path) -> int:
+    from .prepare import run
+
+    try:
+        run(build_dir)
+    except UserError as error:
+        from .progress import complain
+
+        complain(error)
+        return 1
+    return 0
+
+
+def train(build_dir: Path) -> int:
+    process.die_with_parent()
+    process.keep_stderr_clean()
+    from .train import run
+
+    try:
+        run(build_dir)
+    except (Exception, SystemExit) as error:
+        return process.fail(error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

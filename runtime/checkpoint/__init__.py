@@ -1,0 +1,1 @@
+"""Where a run starts from, read off Megatron's checkpoint directories."""

@@ -1,0 +1,103 @@
+"""From what a run starts: its own checkpoints, another's weights, another's whole state, or random weights.
+
+Decided from the files before any rank does anything, because Megatron trains from random weights without a word when
+a checkpoint is missing.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..bundle import Bundle
+from ..errors import UserError
+from .tracker import Checkpoint, find_checkpoint
+
+OWNER = "sftc.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """`arguments` come after those of the argument file; `iteration` is the one training goes on from."""
+
+    kind: Literal["resume", "complete", "weights", "continue", "random"]
+    iteration: int
+    line: str
+    arguments: tuple[str, ...] = ()
+
+
+def decide(bundle: Bundle) -> Start:
+    """Which of the starts this one is. UserError for a torn, foreign or missing checkpoint."""
+    save = bundle.value("checkpoint.save")
+    own = find_checkpoint(Path(save)) if save else None
+    if own is not None:
+        _require_owner(own, bundle)
+        return _resume(own, int(bundle.value("train.train_iters")))
+    load = bundle.value("model.load")
+    if load is None:
+        return Start(kind="random", iteration=0, line="starting from random weights (`model.init: random`)")
+    given = find_checkpoint(Path(load))
+    if given is None:
+        raise UserError(
+            f"`model.load: {load}` holds no Megatron checkpoint (no `latest_checkpointed_iteration.txt` there)",
+            help=f"paths are relative to the directory that launch.sh works in, here `{Path.cwd()}`",
+        )
+    if bundle.value("checkpoint.finetune"):
+        return Start(kind="weights", iteration=0, line=f"starting from the weights in `{load}`, at iteration 0")
+    return _continue(given, bundle)
+
+
+def claim(bundle: Bundle) -> None:
+    """Write this build's identity beside the checkpoints to come. Call it on one rank, after `decide`."""
+    save = bundle.value("checkpoint.save")
+    if save:
+        Path(save).mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"name": bundle.name, "manifest": bundle.digest}, indent=2) + "\n"
+        (Path(save) / OWNER).write_text(text, encoding="utf-8")
+
+
+def _require_owner(own: Checkpoint, bundle: Bundle) -> None:
+    owner = own.root / OWNER
+    try:
+        found = json.loads(owner.read_text(encoding="utf-8"))["manifest"]
+    except FileNotFoundError:
+        found = None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"`{owner}` is unreadable", help=_ELSEWHERE) from None
+    if found == bundle.digest:
+        return
+    whose = "of nobody known (no `sftc.json`)" if found is None else f"of another build ({found[:12]})"
+    raise UserError(
+        f"`{own.root}` holds iteration {own.iteration} {whose}, this build is {bundle.digest[:12]}", help=_ELSEWHERE
+    )
+
+
+_ELSEWHERE = (
+    "start in a new `logging.run_path` or `checkpoint.save` (`model.load` with `checkpoint.finetune: false` goes on "
+    "from those checkpoints there), or launch the build that wrote them"
+)
+
+
+def _resume(own: Checkpoint, train_iters: int) -> Start:
+    if own.iteration >= train_iters:
+        line = f"`{own.root}` is at iteration {own.iteration} of {train_iters}: the training is complete"
+        return Start(kind="complete", iteration=own.iteration, line=line)
+    line = f"resuming `{own.root}` at iteration {own.iteration} of {train_iters}, in full"
+    return Start(kind="resume", iteration=own.iteration, line=line)
+
+
+def _continue(given: Checkpoint, bundle: Bundle) -> Start:
+    # only this first start may leave the optimizer or the random state behind; a resume of our own never does
+    flags = {key: bool(bundle.value(f"checkpoint.{key}")) for key in ("no_load_optim", "no_load_rng")}
+    options = [f"--{key.replace('_', '-')}" for key, is_set in flags.items() if is_set]
+    left = " and ".join(text for key, text in _LEFT.items() if flags[key])
+    return Start(
+        kind="continue",
+        iteration=given.iteration,
+        line=f"continuing `{given.root}` at iteration {given.iteration}, "
+        + (f"without its {left}" if left else "in full"),
+        arguments=("--load", str(given.root), *options),
+    )
+
+
+_LEFT = {"no_load_optim": "optimizer state", "no_load_rng": "random state"}

@@ -1,0 +1,194 @@
+"""The CPU device: lets Megatron train on a machine without a GPU.
+
+Megatron names CUDA in hundreds of places. Two means answer all of them. `OnCpu` watches every torch function and turns
+a request for a CUDA device into one for the CPU. `STAND_INS` replaces those members of `torch.cuda` that would start
+the driver. The collectives go over gloo, which is an argument (`--distributed-backend gloo`) and not settled here.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+CPU = torch.device("cpu")
+
+
+def activate() -> None:
+    """Make this process a CPU process; does nothing where CUDA works. Call it before Megatron is imported."""
+    if torch.cuda.is_available():
+        return
+    _activate_torch()
+    _activate_megatron()
+
+
+def _activate_torch() -> None:
+    # Megatron fuses small functions with torch.compile, which on a CPU costs a C++ build per process
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"
+    # Megatron insists on it for tensor and context parallelism, where it orders kernels of a GPU
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
+    OnCpu().__enter__()  # type: ignore[no-untyped-call]
+    for name, stand_in in STAND_INS.items():
+        setattr(torch.cuda, name, stand_in)
+    # data loaders with workers would start a thread that pins memory
+    torch.accelerator.is_available = lambda: False
+    # kept by name in torch.cuda.random as well, where Megatron's RNG tracker looks
+    torch.cuda.random.get_rng_state = get_rng_state
+    torch.cuda.random.set_rng_state = set_rng_state  # type: ignore[assignment]
+    # torch's optimizers ask the driver whether a CUDA graph is being captured (the name changed in torch 2.14)
+    for check in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"):
+        if hasattr(torch.optim.Optimizer, check):
+            setattr(torch.optim.Optimizer, check, lambda _: None)
+
+
+def _activate_megatron() -> None:
+    # its RNG tracker goes past torch.cuda's functions to the driver's generators
+    from megatron.core.tensor_parallel import random
+
+    random._set_cuda_rng_state = set_rng_state
+    random._get_cuda_rng_state = get_rng_state
+    # the tracker warns when the CPU's generator moved inside a fork; here that is the one in use
+    logging.getLogger(random.__name__).setLevel(logging.ERROR)
+
+
+class OnCpu(TorchFunctionMode):
+    """While entered, no torch function reaches a CUDA device."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in (torch.Tensor.cuda, torch.Tensor.pin_memory):
+            return args[0]  # it is where it should be, and without a driver no memory can be pinned
+        if func is torch.Tensor.record_stream:
+            return None
+        if "device" in kwargs:
+            kwargs["device"] = on_cpu(kwargs["device"])
+        if kwargs.get("pin_memory"):
+            kwargs["pin_memory"] = False
+        if func is torch.Tensor.to:
+            args = (args[0], *(on_cpu(arg) if isinstance(arg, str | torch.device) else arg for arg in args[1:]))
+        if func is torch.Tensor.type:
+            return _tensor_type(func, args, kwargs)
+        return func(*args, **kwargs)
+
+
+def on_cpu(device: Any) -> Any:
+    """The CPU for any CUDA device, however it is spelt (`cuda`, `cuda:1`, an index); other devices as they are."""
+    if isinstance(device, int):
+        return CPU
+    if isinstance(device, str | torch.device) and torch.device(device).type == "cuda":
+        return CPU
+    return device
+
+
+def _tensor_type(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    # Megatron's optimizers sort parameters by the type's name and know the CUDA names only
+    args = tuple(arg.replace("torch.cuda.", "torch.") if isinstance(arg, str) else arg for arg in args)
+    out = func(*args, **kwargs)
+    return out.replace("torch.", "torch.cuda.") if isinstance(out, str) else out
+
+
+def get_rng_state(*_: Any, **__: Any) -> torch.Tensor:
+    """There is one generator; what Megatron saves as the CUDA state is the CPU's."""
+    return torch.get_rng_state()
+
+
+def set_rng_state(state: torch.Tensor, *_: Any, **__: Any) -> None:
+    torch.set_rng_state(state)
+
+
+class Stream:
+    """Work on a CPU is done when the call returns: there is nothing to order or to wait for."""
+
+    cuda_stream = 0
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __enter__(self) -> "Stream":
+        return self
+
+    def __exit__(self, *_: Any) -> None: ...
+
+    def wait_stream(self, _: Any) -> None: ...
+
+    def wait_event(self, _: Any) -> None: ...
+
+    def synchronize(self) -> None: ...
+
+    def record_event(self, *_: Any) -> "Event":
+        return Event()
+
+
+class Event:
+    """Has always happened."""
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def record(self, *_: Any) -> None: ...
+
+    def wait(self, *_: Any) -> None: ...
+
+    def synchronize(self) -> None: ...
+
+    def query(self) -> bool:
+        return True
+
+    def elapsed_time(self, _: Any) -> float:
+        return 0.0
+
+
+def _always(value: Any) -> Callable[..., Any]:
+    """A function of its own each time: torch's compiler lists torch.cuda by object and refuses one with two names."""
+    return lambda *_, **__: value
+
+
+# compute capability 8.0: new enough for bf16, too old for the paths that need fp8 or Hopper
+_PROPERTIES = SimpleNamespace(
+    name="cpu", major=8, minor=0, total_memory=1 << 34, multi_processor_count=1, gcnArchName="", warp_size=32
+)
+
+STAND_INS: dict[str, Any] = {
+    # initialize_megatron asserts that CUDA is there
+    "is_available": _always(True),
+    "device_count": _always(1),
+    "current_device": _always(CPU),
+    "set_device": _always(None),
+    "get_device_properties": _always(_PROPERTIES),
+    "get_device_capability": _always((8, 0)),
+    "get_device_name": _always("cpu"),
+    # timers and the schedules order work through streams and events
+    "synchronize": _always(None),
+    "Stream": Stream,
+    "Event": Event,
+    "current_stream": _always(Stream()),
+    "default_stream": _always(Stream()),
+    "stream": _always(Stream()),
+    "set_stream": _always(None),
+    "is_current_stream_capturing": _always(False),
+    # weights are drawn under `manual_seed(tensor-parallel seed)`: as a no-op it would give every rank the same shard
+    "manual_seed": lambda seed: torch.default_generator.manual_seed(seed),
+    # torch.manual_seed passes its seed on to this one
+    "manual_seed_all": _always(None),
+    "get_rng_state": get_rng_state,
+    "set_rng_state": set_rng_state,
+    # reports of memory in the log
+    "empty_cache": _always(None),
+    "memory_allocated": _always(0),
+    "max_memory_allocated": _always(0),
+    "memory_reserved": _always(0),
+    "max_memory_reserved": _always(0),
+    "device_memory_used": _always(0),
+    "memory_stats": _always({}),
+    "reset_peak_memory_stats": _always(None),
+    # legacy constructors in the gradient clipping
+    "FloatTensor": torch.FloatTensor,
+    "HalfTensor": torch.HalfTensor,
+    "BFloat16Tensor": torch.BFloat16Tensor,
+    "IntTensor": torch.IntTensor,
+    # named ranges for a profiler that is not there
+    "nvtx": SimpleNamespace(range_push=_always(0), range_pop=_always(0)),
+}

@@ -1,0 +1,1 @@
+"""Rows to training samples: reader, formats, chat template, mask, store, dataset. Only `dataset` imports torch."""

@@ -1,0 +1,167 @@
+"""Prepared data as torch datasets: right-padded samples, in a seeded order per epoch."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..errors import UserError
+from .indexed import IndexedReader
+from .prepare import POINTER
+from .store import read_summary
+
+# A run's progress is the number of samples it has consumed, which must never reach the dataset's length.
+ENDLESS = 1 << 40
+
+
+class PreparedData:
+    """One directory of the store."""
+
+    def __init__(self, store: Path, summary: dict[str, Any], eval_samples: int | None = None) -> None:
+        self.store = store
+        self.summary = summary
+        self.eval_samples = eval_samples
+        self.seq_length: int = summary["settings"]["seq_length"]
+        self.pad_id: int = summary["pad_id"]
+
+    @classmethod
+    def of_run(cls, run_path: str | Path) -> "PreparedData":
+        """The data that was prepared for the run in `run_path`; UserError if there is none."""
+        pointer = Path(run_path) / POINTER
+        remedy = "start the run with launch.sh, which prepares the data first"
+        try:
+            content = json.loads(pointer.read_bytes())
+            store, eval_samples = Path(content["store"]), int(content["eval_samples"])
+        except FileNotFoundError:
+            raise UserError(f"no data was prepared for this run: there is no `{pointer}`", remedy) from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"`{pointer}` cannot be used: {error}", remedy) from None
+        return cls.open(store, eval_samples)
+
+    @classmethod
+    def open(cls, store: str | Path, eval_samples: int | None = None) -> "PreparedData":
+        """The data in directory `store`, of which an evaluation takes `eval_samples` (default: each row once).
+
+        UserError if it is not there or not whole.
+        """
+        summary = read_summary(Path(store))
+        if summary is None:
+            raise UserError(
+                f"the prepared data in `{store}` is gone or not whole", "start launch.sh again, which prepares it anew"
+            )
+        return cls(Path(store), summary, eval_samples)
+
+    def rows(self, split: str) -> int:
+        """Rows of `split`, `train` or `valid`; 0 if there is none."""
+        kept: int = self.summary["splits"].get(split, {}).get("kept", 0)
+        return kept
+
+    def train(self, *, num_samples: int, seed: int, seq_length: int | None = None) -> "TrainSamples":
+        """Sample i belongs to epoch i // rows and has its place in that epoch's permutation, on every layout of ranks.
+
+        The dataset is endless, whatever `num_samples` Megatron asks for.
+        """
+        assert num_samples < ENDLESS
+        return TrainSamples(self, self._length(seq_length), seed)
+
+    def valid(
+        self, *, num_samples: int, seq_length: int | None = None, eval_samples: int | None = None
+    ) -> "ValidSamples":
+        """Sample i is number i % eval_samples of an evaluation; `eval_samples` is the run's, unless it is given.
+
+        With more samples than rows the surplus has no loss, so that each row counts once; with fewer, rows are taken
+        evenly from the whole file, always the same ones. Endless too: `num_samples` is for all evaluations together.
+        """
+        assert num_samples < ENDLESS
+        if eval_samples is None:
+            eval_samples = self.rows("valid") if self.eval_samples is None else self.eval_samples
+        return ValidSamples(self, self._length(seq_length), eval_samples)
+
+    def _length(self, seq_length: int | None) -> int:
+        if seq_length is not None and seq_length < self.seq_length:
+            raise UserError(
+                f"the data in `{self.store}` was prepared for {self.seq_length:,} positions, not {seq_length:,}",
+                "start launch.sh again, which prepares it anew",
+            )
+        return self.seq_length if seq_length is None else seq_length
+
+
+class _Samples(Dataset[dict[str, Tensor]]):
+    """Samples of one split, without an order: `tokens`, `labels`, `position_ids` int64 [s], `loss_mask` float32 [s]."""
+
+    def __init__(self, data: PreparedData, split: str, seq_length: int) -> None:
+        if not data.rows(split):
+            raise UserError(f"there are no {split} rows in `{data.store}`", f"set `data.{split}_data_path`")
+        self._tokens = IndexedReader(data.store / f"{split}.tokens")
+        self._masks = IndexedReader(data.store / f"{split}.mask")
+        self._pad_id = data.pad_id
+        self._seq_length = seq_length
+        self.rows = len(self._tokens)
+
+    def __len__(self) -> int:
+        return ENDLESS
+
+    def _sample(self, row: int | None) -> dict[str, Tensor]:
+        """Row `row`, shifted and padded; padding is told by its place. None gives a sample without loss."""
+        inputs = np.full(self._seq_length, self._pad_id, dtype=np.int64)
+        labels = inputs.copy()
+        loss_mask = np.zeros(self._seq_length, dtype=np.float32)
+        if row is not None:
+            tokens: NDArray[Any] = self._tokens[row]
+            length = len(tokens) - 1
+            inputs[:length] = tokens[:-1]
+            labels[:length] = tokens[1:]
+            # Shifted with the labels: whether a label is trained on, not whether an input is.
+            loss_mask[:length] = self._masks[row][1:]
+        return {
+            "tokens": torch.from_numpy(inputs),
+            "labels": torch.from_numpy(labels),
+            "loss_mask": torch.from_numpy(loss_mask),
+            "position_ids": torch.arange(self._seq_length, dtype=torch.int64),
+        }
+
+
+class TrainSamples(_Samples):
+    """Endless: every epoch is a permutation of its own, drawn from PCG64 with the entropy [seed, epoch]."""
+
+    def __init__(self, data: PreparedData, seq_length: int, seed: int) -> None:
+        super().__init__(data, "train", seq_length)
+        self._seed = seed
+        self._epoch = -1
+        self._order: NDArray[np.int64] = np.zeros(0, np.int64)
+
+    def row_of(self, index: int) -> int:
+        """The row that sample `index` is."""
+        epoch, place = divmod(index, self.rows)
+        if epoch != self._epoch:
+            self._order = np.random.Generator(np.random.PCG64([self._seed, epoch])).permutation(self.rows)
+            self._epoch = epoch
+        return int(self._order[place])
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return self._sample(self.row_of(index))
+
+
+class ValidSamples(_Samples):
+    """Endless: the same `eval_samples` samples over and over."""
+
+    def __init__(self, data: PreparedData, seq_length: int, eval_samples: int) -> None:
+        super().__init__(data, "valid", seq_length)
+        if eval_samples < 1:
+            raise UserError(f"an evaluation of {eval_samples} samples evaluates nothing", "set `eval.eval_iters`")
+        self.eval_samples = eval_samples
+
+    def row_of(self, index: int) -> int | None:
+        """The row that sample `index` is, or None for a filler."""
+        place = index % self.eval_samples
+        if self.eval_samples < self.rows:
+            return place * self.rows // self.eval_samples
+        return place if place < self.rows else None
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return self._sample(self.row_of(index))

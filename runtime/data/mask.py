@@ -1,0 +1,149 @@
+"""The supervised spans of a conversation's text, proven or refused.
+
+One render gives the text. Where an assistant's turn begins and ends in it is found in the first of these ways that says
+anything, and then it must hold; nothing is guessed:
+
+1. marks: a second render shows which characters are data and whose (`marks`). The turn begins behind the last
+   generation prompt before the message's own words, and ends with the first end-of-turn token behind them. Generation
+   blocks, where the template has them, must name the same span.
+2. generation blocks alone, one per assistant message, when marks change what the template writes.
+3. prefixes: the render of the messages before it, with the generation prompt, and the render that includes it, must
+   both be literal prefixes of the text.
+
+What a span has passed: it starts right behind the generation prompt (or behind a literal render of the prompt); it
+holds every word of the message once and unchanged, reasoning where the template keeps it; it holds no word of another
+message; it ends with an end-of-turn token, with only white space between the last word and that token unless tool calls
+are closed there. No special token comes from data, and none is formed at the border of data.
+
+Marks come first because they cost one render per conversation, where prefixes cost two per turn, and because they know
+every character's owner. Prefixes prove less: templates that drop past reasoning are not stable under them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from .facts import TemplateFacts
+from .formats import Conversation, Message
+from .marks import MAX_PARTS, Located, Marker, locate
+from .rows import RowError
+from .settings import LossOn
+from .template import ChatTemplate
+from .tokens import TextTokenizer
+from .turns import MarkedTurns, Span, Turns, UnmarkedTurns, Way
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendered:
+    """A conversation's text with its supervised spans, in order. `lost_reasoning` counts messages whose reasoning the
+    template left out, as many do for past turns.
+    """
+
+    text: str
+    spans: tuple[Span, ...]
+    way: Way
+    lost_reasoning: int = 0
+
+
+def supervised_messages(conversation: Conversation, loss_on: LossOn) -> list[int]:
+    """Indices of the assistant messages to train on. A row's own marks come first; else `assistant` means all of them,
+    `last_turn` those since the last message that is neither an assistant's nor a tool's. RowError if there is none.
+    """
+    roles = [message["role"] for message in conversation.messages]
+    for index, (role, train) in enumerate(zip(roles, conversation.train, strict=True)):
+        if train and role != "assistant":
+            raise RowError(
+                "bad-mark", f"message {index + 1} ({role}) is marked for training; only an assistant's can be"
+            )
+    assistants = [index for index, role in enumerate(roles) if role == "assistant"]
+    chosen = set(assistants)
+    if loss_on == "last_turn" and assistants:
+        first = assistants[-1]
+        while first > 0 and roles[first - 1] in ("assistant", "tool"):
+            first -= 1
+        chosen = {index for index in assistants if index >= first}
+    marked = conversation.train
+    wanted = [index for index in assistants if (index in chosen if marked[index] is None else marked[index])]
+    if not wanted:
+        raise RowError("nothing-to-train", "no assistant message is to be trained on")
+    return wanted
+
+
+class MaskFinder:
+    """Renders conversations with `template` and finds what is supervised in them."""
+
+    def __init__(self, template: ChatTemplate, tokenizer: TextTokenizer) -> None:
+        self.template = template
+        self.facts = TemplateFacts(template, tokenizer.special)
+        self._special = tokenizer.special
+
+    def render(self, conversation: Conversation, loss_on: LossOn) -> Rendered:
+        """The text and its proven spans, or RowError."""
+        self._refuse_special_tokens(conversation)
+        if loss_on == "all":
+            if any(train is False for train in conversation.train):
+                raise RowError("bad-mark", "a message is marked not to be trained, but `data.loss_on` is all")
+            wanted = []
+        else:
+            wanted = supervised_messages(conversation, loss_on)
+        conversation = self._with_tool_dialect(conversation)
+        messages, tools = conversation.messages, conversation.tools
+        text = self.template.render(messages, tools)
+        marker = Marker()
+        marked_messages, marked_tools = marker.messages(messages), marker.tools(tools)
+        located = None
+        if len(marker.parts) <= MAX_PARTS:
+            located = self._locate(marked_messages, marked_tools, text, marker)
+        if located is None:
+            turns: Turns = UnmarkedTurns(self.facts, conversation, text)
+        else:
+            turns = MarkedTurns(self.facts, conversation, text, located)
+        lost_reasoning = turns.check_nothing_lost()
+        if loss_on == "all":
+            return Rendered(text=text, spans=(Span(start=0, end=len(text), end_token=None),), way="whole text")
+        spans = tuple(turns.span(index) for index in wanted)
+        return Rendered(text=text, spans=spans, way=turns.way, lost_reasoning=lost_reasoning)
+
+    def _locate(self, messages: list[Message], tools: Any, text: str, marker: Marker) -> Located | None:
+        try:
+            marked = self.template.render(messages, tools, bracket_generation=True)
+        except RowError:
+            return None
+        return locate(marked, text, marker.parts)
+
+    def _with_tool_dialect(self, conversation: Conversation) -> Conversation:
+        if not any("tool_calls" in message for message in conversation.messages):
+            return conversation
+        dialect = self.facts.tool_dialect
+        if dialect is None:
+            raise RowError("tool-calls-lost", f"the chat template `{self.facts.source}` does not write tool calls")
+        messages = dialect.apply(conversation.messages)
+        return Conversation(messages=messages, train=conversation.train, tools=conversation.tools)
+
+    def _refuse_special_tokens(self, conversation: Conversation) -> None:
+        # One search over everything; where it is matters only when there is one.
+        places = [(f"message {index + 1}", message) for index, message in enumerate(conversation.messages)]
+        values = [value for _, message in places for value in _strings(message)]
+        if self._special.search("\0".join([*values, *_strings(conversation.tools)])) is None:
+            return
+        for place, data in [*places, ("`tools`", conversation.tools)]:
+            for value in _strings(data):
+                if match := self._special.search(value):
+                    raise RowError(
+                        "special-token",
+                        f"{place} contains the text of the special token `{match.group()}`; data may not",
+                    )
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Every string in JSON data, keys included."""
+    match value:
+        case str():
+            yield value
+        case dict():
+            for key, item in value.items():
+                yield key
+                yield from _strings(item)
+        case list():
+            for item in value:
+                yield from _strings(item)

@@ -1,0 +1,227 @@
+"""The turns of one rendered conversation: where each begins and ends, and the checks of the proof (see `mask`)."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal, NoReturn
+
+from .facts import TemplateFacts
+from .formats import Conversation, Message
+from .marks import TOOLS, Located, locate
+from .rows import RowError
+
+type Way = Literal["marks", "generation blocks", "prefixes", "whole text"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """Code points [start, end) of the text; `end_token` is the special token that they end with, if they must."""
+
+    start: int
+    end: int
+    end_token: str | None
+
+
+class Turns(ABC):
+    """One conversation's text, asked for the spans of its assistant messages."""
+
+    way: Way
+
+    def __init__(self, facts: TemplateFacts, conversation: Conversation, text: str) -> None:
+        self.facts = facts
+        self.messages = conversation.messages
+        self.tools = conversation.tools
+        self.text = text
+        self.prompt = facts.generation_prompt
+
+    @abstractmethod
+    def check_nothing_lost(self) -> int:
+        """RowError if a message or tool left no trace; else the number of messages without their reasoning."""
+
+    @abstractmethod
+    def span(self, index: int) -> Span:
+        """The proven span of assistant message `index`, or RowError."""
+
+    def refuse(self, code: str, index: int, problem: str) -> NoReturn:
+        source = self.facts.source
+        raise RowError(code, f"message {index + 1} ({self.messages[index]['role']}): {problem} (template `{source}`)")
+
+    def prefix(self, index: int) -> str | None:
+        """The prompt that a model is given before it writes message `index`, if the text begins with it."""
+        try:
+            prompt = self.facts.template.render(self.messages[:index], self.tools, add_generation_prompt=True)
+        except RowError:
+            return None
+        return prompt if self.text.startswith(prompt) else None
+
+    def close(self, index: int, start: int, last: int, limit: int) -> Span:
+        """The span from `start` to the end-of-turn token behind `last`, where the message's words end."""
+        calls = "tool_calls" in self.messages[index]
+        end = self.facts.first_end(self.text, last, limit, calls=calls)
+        if end is None:
+            self.refuse("no-end-of-turn", index, f"no end-of-turn token behind it, but {_show(self.text[last:limit])}")
+        between = self.text[last : end[0]]
+        if between.strip() and (not calls or (self.prompt.strip() and self.prompt in between)):
+            self.refuse("text-after-content", index, f"the template writes {_show(between)} behind its content")
+        return Span(start=start, end=end[1], end_token=self.text[end[0] : end[1]])
+
+
+class MarkedTurns(Turns):
+    """The marks show where every part of the conversation stands."""
+
+    def __init__(self, facts: TemplateFacts, conversation: Conversation, text: str, located: Located) -> None:
+        super().__init__(facts, conversation, text)
+        self.located = located
+        self.way = "generation blocks" if facts.template.has_generation_blocks else "marks"
+
+    def check_nothing_lost(self) -> int:
+        for match in self.facts.special.finditer(self.text):
+            if self.located.splits(*match.span()):
+                raise RowError("special-token", f"data and template together spell the special token `{match.group()}`")
+        thoughtless = set()
+        for index, part in enumerate(self.located.parts):
+            if self.located.opens.get(index) and self.located.closes.get(index):
+                continue
+            if part.kind == "reasoning":
+                thoughtless.add(part.message)
+            elif part.message == TOOLS:
+                raise RowError("tools-lost", f"the chat template `{self.facts.source}` does not write the tools")
+            elif part.kind == "call":
+                self.refuse(
+                    "tool-calls-lost", part.message, f"the template does not write {_show(part.text)} of its call"
+                )
+            else:
+                self.refuse("content-lost", part.message, f"the template does not write {_show(part.text)}")
+        return len(thoughtless)
+
+    def span(self, index: int) -> Span:
+        located, text = self.located, self.text
+        extent = located.extent(index)
+        if extent is None:
+            self.refuse("empty-turn", index, "it is to be trained on, but it is empty")
+        for part in located.own(index):
+            is_absent = part not in located.opens and part not in located.closes
+            if not (located.intact(part, text) or (is_absent and located.parts[part].kind == "reasoning")):
+                self.refuse(
+                    "words-changed", index, f"the template cuts, changes or repeats {_show(located.parts[part].text)}"
+                )
+        first, last = extent
+        around = located.around(index, first, last, len(text))
+        if around is None:
+            self.refuse("turns-mixed", index, "the template writes another message's words among its own")
+        before, after = around
+        start = self._start(index, before, first)
+        if self.facts.first_end(text, start, first, calls=True):
+            self.refuse("turns-mixed", index, f"a turn ends in {_show(text[start:first])}, before its words")
+        span = self.close(index, start, last, after)
+        self._check_blocks(index, span)
+        return span
+
+    def _start(self, index: int, before: int, first: int) -> int:
+        """Right behind the last generation prompt in what the template writes before the message's words."""
+        if self.prompt.strip():
+            at = self.text.rfind(self.prompt, before, first)
+            if at >= 0:
+                return at + len(self.prompt)
+        prefix = self.prefix(index)
+        if prefix is None or not before <= len(prefix) <= first:
+            there = _show(self.text[before:first])
+            problem = f"{there} is before its words, not the generation prompt {_show(self.prompt)}"
+            self.refuse("no-generation-prompt", index, problem)
+        return len(prefix)
+
+    def _check_blocks(self, index: int, span: Span) -> None:
+        if not self.facts.template.has_generation_blocks:
+            return
+        own = [block for block in self.located.blocks if block[0] < span.end and block[1] > span.start]
+        body = span.end - len(span.end_token or "")
+        whole = own and all(left[1] == right[0] for left, right in pairwise(own))
+        if not whole or own[0][0] != span.start or own[-1][1] < body or self.text[span.end : own[-1][1]].strip():
+            shown = ", ".join(_show(self.text[start:end]) for start, end in own) or "nothing"
+            self.refuse(
+                "generation-blocks",
+                index,
+                f"its turn is {_show(self.text[span.start : span.end])}, its blocks hold {shown}",
+            )
+
+
+class UnmarkedTurns(Turns):
+    """For templates that look at the content they write, so that marks would change it."""
+
+    def __init__(self, facts: TemplateFacts, conversation: Conversation, text: str) -> None:
+        super().__init__(facts, conversation, text)
+        self.blocks = self._blocks() if facts.template.has_generation_blocks else None
+        self.way = "prefixes" if self.blocks is None else "generation blocks"
+
+    def _blocks(self) -> dict[int, tuple[int, int]] | None:
+        """The generation block of each assistant message, if there is exactly one for each."""
+        bracketed = self.facts.template.render(self.messages, self.tools, bracket_generation=True)
+        located = locate(bracketed, self.text, [])
+        assistants = [index for index, message in enumerate(self.messages) if message["role"] == "assistant"]
+        if located is None or len(located.blocks) != len(assistants):
+            return None
+        return dict(zip(assistants, located.blocks, strict=True))
+
+    def check_nothing_lost(self) -> int:
+        for index, message in enumerate(self.messages):
+            if message["role"] != "assistant" and message.get("content", "").strip() not in self.text:
+                self.refuse("content-lost", index, f"the template does not write {_show(message['content'])}")
+        for tool in self.tools or ():
+            name = tool.get("function", tool).get("name", "")
+            if name not in self.text:
+                raise RowError("tools-lost", f"the chat template `{self.facts.source}` does not write the tools")
+        return 0
+
+    def span(self, index: int) -> Span:
+        start, limit = self._region(index)
+        last = start
+        words = list(_words(self.messages[index]))
+        if not words:
+            self.refuse("empty-turn", index, "it is to be trained on, but it is empty")
+        for word in words:
+            at = self.text.find(word, last, limit)
+            if at < 0:
+                self.refuse("words-changed", index, f"{_show(word)} is not in its turn {_show(self.text[start:limit])}")
+            last = at + len(word)
+        if self.facts.first_end(self.text, start, last, calls=True):
+            self.refuse("turns-mixed", index, "a turn ends among its words")
+        return self.close(index, start, last, limit)
+
+    def _region(self, index: int) -> tuple[int, int]:
+        """[start, limit) of the text that holds the message's turn and nothing of another."""
+        prefix = self.prefix(index)
+        if self.blocks is not None:
+            start, end = self.blocks[index]
+            has_prompt = self.prompt.strip() and self.text.endswith(self.prompt, 0, start)
+            if has_prompt or (prefix is not None and len(prefix) == start):
+                following = [block[0] for later, block in self.blocks.items() if later > index]
+                return start, min(following, default=len(self.text))
+            self.refuse(
+                "generation-blocks", index, f"no generation prompt before its block {_show(self.text[start:end])}"
+            )
+        whole = self.facts.template.render(self.messages[: index + 1], self.tools)
+        if prefix is None or not self.text.startswith(whole) or len(whole) < len(prefix):
+            self.refuse(
+                "not-provable",
+                index,
+                "the template looks at the content it writes, and its render up to here is no prefix of the whole",
+            )
+        return len(prefix), len(whole)
+
+
+def _words(message: Message) -> Iterator[str]:
+    """What an assistant's turn must hold, in order, when there are no marks: content, then calls by name."""
+    content: str = message.get("content", "").strip()
+    if "</think>" in content:
+        content = content.rsplit("</think>", 1)[1].strip()
+    if content:
+        yield content
+    for call in message.get("tool_calls", ()):
+        yield call["function"]["name"]
+
+
+def _show(text: str, width: int = 60) -> str:
+    """A short quotation of `text` for a message, cut in the middle."""
+    shown = text if len(text) <= width else f"{text[: width // 2]} ... {text[-width // 2 :]}"
+    return repr(shown)

@@ -1,0 +1,28 @@
+"""What is done once per node before the ranks start: find the mistakes, turn the data into tokens."""
+
+from pathlib import Path
+
+from . import megatron
+from .bundle import read_bundle
+from .checkpoint.start import decide
+from .progress import Counter, say
+
+
+def run(build_dir: Path) -> None:
+    """UserError for whatever would stop the ranks and can be known from files."""
+    bundle = read_bundle(build_dir)
+    say(f"`{bundle.path}` is as compiled, manifest {bundle.digest[:12]}")
+    megatron.require_target(bundle.megatron_target)
+    megatron.require_layers(bundle.value("model.transformer_impl"))
+    decide(bundle)
+
+    from .data.prepare import prepare_run  # after the checks: it brings the tokenizers with it
+
+    counter = Counter("preparing data")
+    prepared = prepare_run(bundle.value, bundle.path, bundle.digest, counter, say)
+    counter.close()
+    for notice in prepared.notices:
+        say(notice)
+    train, valid = prepared.rows("train"), prepared.rows("valid")
+    state = "prepared" if prepared.is_new else "already prepared"
+    say(f"data {state} in `{prepared.store}`: {train:,} training and {valid:,} validation samples")

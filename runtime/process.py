@@ -1,0 +1,73 @@
+"""One rank as a Unix process: it dies with its launcher, keeps the terminal clean and says why it failed."""
+
+import ctypes
+import json
+import logging
+import os
+import signal
+import sys
+import traceback
+import warnings
+from pathlib import Path
+from typing import TextIO
+
+from .errors import UserError
+from .progress import complain, say
+from .record import epoch_seconds
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def die_with_parent() -> None:
+    """Be killed when the parent dies. A SIGKILL of torchrun would leave the ranks training and writing checkpoints."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def keep_stderr_clean() -> None:
+    """Send warnings and log records to stdout, which the launcher keeps in a file; stderr is the user's terminal."""
+    # torch's C++ side writes its warnings to the file descriptor, past Python
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+    def to_stdout(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        (file or sys.stdout).write(warnings.formatwarning(message, category, filename, lineno, line))
+
+    warnings.showwarning = to_stdout
+    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(levelname)s:%(name)s:%(message)s")
+
+
+def fail(error: BaseException) -> int:
+    """Report what ended this rank and return the exit status: 1 for a user's mistake, 70 for a crash.
+
+    Under torchrun the report goes into its error file, from which torchrun prints the failure that came first;
+    every other rank fails in its wake. The traceback of a crash is there and in this rank's log.
+    """
+    mistake = isinstance(error, UserError)
+    text = str(error) if mistake else f"{type(error).__name__}: {error}"
+    if not mistake:
+        traceback.print_exception(error, file=sys.stdout)
+    error_file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if error_file:
+        trace = text if mistake else "".join(traceback.format_exception(error))
+        _write_error_file(Path(error_file), text, trace)
+    elif not mistake:
+        traceback.print_exception(error, file=sys.stderr)
+    if isinstance(error, UserError):
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            complain(error)
+    else:
+        say(f"error: rank {os.environ.get('RANK', '0')} failed: {text}")
+    return 1 if mistake else 70
+
+
+def _write_error_file(path: Path, message: str, trace: str) -> None:
+    """torch.distributed.elastic's format; its time stamp is what torchrun sorts the failures by."""
+    details = {"py_callstack": trace, "timestamp": str(int(epoch_seconds()))}
+    path.write_text(json.dumps({"message": {"message": message, "extraInfo": details}}), encoding="utf-8")

@@ -1,0 +1,114 @@
+"""Facts of this run that no build dir may hold: when, where, on what, how fast. The only module with a clock."""
+
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+FILE = "run.json"
+PACKAGES = ("sftc", "megatron-core", "torch", "transformer-engine", "numpy", "tokenizers", "tensorboard")
+
+
+def epoch_seconds() -> float:
+    return time.time()
+
+
+class Stopwatch:
+    """Time spent training: seconds since the last lap, without what was paused."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._paused_at: float | None = None
+
+    def pause(self) -> None:
+        """Nested pauses are one."""
+        if self._paused_at is None:
+            self._paused_at = time.perf_counter()
+
+    def go_on(self) -> None:
+        if self._paused_at is not None:
+            self._start += time.perf_counter() - self._paused_at
+            self._paused_at = None
+
+    def lap(self) -> float:
+        now = time.perf_counter()
+        elapsed, self._start = now - self._start, now
+        return elapsed
+
+
+class RunRecord:
+    """run.json: one entry in `starts` for each time the run was started. Kept by one rank."""
+
+    def __init__(self, run_path: Path, *, name: str, manifest: str) -> None:
+        self._path = run_path / FILE
+        run_path.mkdir(parents=True, exist_ok=True)
+        self._content: dict[str, Any] = {"name": name, "manifest": manifest, "starts": _earlier_starts(self._path)}
+
+    def started(self, **facts: Any) -> None:
+        """Append this start, with the facts of the machine added to the given ones."""
+        self._content["starts"].append({"started": _now(), **facts, **_machine()})
+        self._write()
+
+    def ended(self, *, iteration: int) -> None:
+        self._content["starts"][-1] |= {"ended": _now(), "ended_at_iteration": iteration}
+        self._write()
+
+    def _write(self) -> None:
+        scratch = self._path.with_suffix(".tmp")
+        scratch.write_text(json.dumps(self._content, indent=2) + "\n", encoding="utf-8")
+        os.replace(scratch, self._path)  # noqa: PTH105 - the atomic call by its name
+
+
+def _earlier_starts(path: Path) -> list[Any]:
+    try:
+        starts = json.loads(path.read_text(encoding="utf-8"))["starts"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return starts if isinstance(starts, list) else []
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _machine() -> Mapping[str, Any]:
+    return {
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "directory": str(Path.cwd()),
+        "git_commit": _git_commit(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "gpus": _gpus(),
+    }
+
+
+def _git_commit() -> str | None:
+    command = ["git", "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _gpus() -> list[str]:
+    torch = sys.modules.get("torch")
+    if torch is None or torch.version.cuda is None or not torch.cuda.is_initialized():
+        return []
+    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]

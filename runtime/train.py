@@ -1,0 +1,90 @@
+"""One rank, from the build dir to the end of training."""
+
+import os
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+from . import megatron
+from .bundle import Bundle, read_bundle
+from .checkpoint.start import claim, decide
+from .device import choose
+from .launch import arguments_of, evaluation
+from .metrics import is_evaluated
+from .pointer import read_pointer
+from .progress import Progress
+from .record import RunRecord
+from .reporter import Reporter
+
+
+def run(build_dir: Path) -> None:
+    """UserError for what the user or the machine has to mend; anything else that is raised is a crash."""
+    rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    reports = rank == world_size - 1  # the last rank is in the last pipeline stage, which knows the loss
+    bundle = read_bundle(build_dir)
+    version = megatron.require_target(bundle.megatron_target)
+    megatron.require_layers(bundle.value("model.transformer_impl"))
+    run_path = Path(bundle.value("logging.run_path"))
+    progress = Progress(int(bundle.value("train.train_iters")))
+    say = progress.say if reports else _keep_quiet
+
+    start = decide(bundle)
+    say(start.line)
+    validation = evaluation(bundle, read_pointer(bundle))
+    if start.kind == "complete" and (not validation.iterations or is_evaluated(run_path, start.iteration)):
+        say("nothing is left to do")
+        return
+    if validation.line:
+        say(validation.line)
+
+    device = choose(bundle.value("launch.device"))
+    where = f"{world_size} {'rank' if world_size == 1 else 'ranks'} on {device}"
+    if device == "cpu":
+        from . import cpu
+
+        cpu.activate()
+        if bundle.value("launch.device") == "auto":
+            where += ", because torch finds no GPU here (`launch.device: auto`)"
+    say(f"Megatron {version}: {where}")
+    arguments = arguments_of(bundle, start, device, validation)
+
+    observer, record = megatron.Observer(), None
+    if reports:
+        claim(bundle)
+        record = RunRecord(run_path, name=bundle.name, manifest=bundle.digest)
+        record.started(
+            start=start.kind, iteration=start.iteration, device=device, world_size=world_size, arguments=arguments
+        )
+        tokens = int(bundle.value("train.global_batch_size")) * int(bundle.value("train.seq_length"))
+        observer = Reporter(run_path, tokens_per_iteration=tokens, progress=progress)
+    step = import_step(bundle.path / "forward_step.py")
+    iteration = megatron.train(arguments, step, _layers(bundle), observer)
+    if record is not None:
+        record.ended(iteration=iteration)
+    say(_farewell(bundle, iteration))
+
+
+def import_step(path: Path) -> ModuleType:
+    """The generated module, under the name `forward_step`."""
+    spec = spec_from_file_location("forward_step", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _layers(bundle: Bundle) -> megatron.LayerSpec | None:
+    from .model import layer_spec
+
+    return layer_spec if bundle.value("model.transformer_impl") == "local" else None
+
+
+def _farewell(bundle: Bundle, iteration: int) -> str:
+    save = bundle.value("checkpoint.save")
+    return f"done: iteration {iteration}" + (f", checkpoint in `{save}`" if save else ", no checkpoint asked for")
+
+
+def _keep_quiet(_: str) -> None: ...

@@ -1,0 +1,116 @@
+"""Small build dirs, written by hand in the compiler's format, for tests of the runtime alone."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+STEP = Path(__file__).with_name("tiny_step.py")
+
+VALUES: dict[str, dict[str, Any]] = {
+    "model": {"transformer_impl": "local", "load": None, "init": "random"},
+    "data": {"valid_data_path": "valid.jsonl"},
+    "train": {"train_iters": 8, "global_batch_size": 4, "seq_length": 32, "lr": 0.002},
+    "checkpoint": {"save": "run/checkpoints", "finetune": True, "no_load_optim": False, "no_load_rng": False},
+    "eval": {"eval_iters": None},
+    "logging": {"run_path": "run", "tensorboard_dir": "run/tensorboard"},
+    "launch": {"device": "auto"},
+}
+
+ARGUMENTS = """\
+--num-layers 2
+--hidden-size 32
+--ffn-hidden-size 64
+--num-attention-heads 4
+--group-query-attention
+--num-query-groups 2
+--max-position-embeddings 32
+--position-embedding-type rope
+--no-rope-fusion
+--normalization RMSNorm
+--swiglu
+--disable-bias-linear
+--untie-embeddings-and-output-weights
+--attention-dropout 0.1
+--hidden-dropout 0.1
+--vocab-size 100          # model.vocab_size
+--make-vocab-size-divisible-by 64
+--tokenizer-type NullTokenizer
+--transformer-impl local
+--no-persist-layer-norm
+--micro-batch-size 2
+--global-batch-size 4
+--seq-length 32
+--train-iters 8
+--lr 0.002
+--min-lr 0
+--lr-decay-style cosine
+--calculate-per-token-loss
+--use-distributed-optimizer
+--dataloader-type single
+--no-create-attention-mask-in-dataloader
+--num-workers 1
+--save run/checkpoints
+--load run/checkpoints
+--save-interval 3
+--ckpt-format torch_dist
+--eval-interval 4
+--log-interval 1
+--tensorboard-dir run/tensorboard
+"""
+
+CPU_ARGUMENTS = """\
+--distributed-backend gloo
+--no-gradient-accumulation-fusion
+--no-masked-softmax-fusion
+--no-bias-swiglu-fusion
+--no-bias-dropout-fusion
+"""
+
+
+def write_build(
+    folder: Path, *, values: dict[str, Any] | None = None, arguments: str = "", step: str | None = None
+) -> Path:
+    """A build dir in `folder`. `values` maps keys such as `train.lr`; `arguments` are lines after the usual ones."""
+    merged = {section: dict(keys) for section, keys in VALUES.items()}
+    for key, value in (values or {}).items():
+        section, name = key.split(".")
+        merged[section][name] = value
+    plan = {
+        "plan_version": 1,
+        "name": "tiny",
+        "target": {"megatron": "0.19", "launcher": "torchrun"},
+        "values": {
+            section: {name: {"value": value, "origin": {"from": "recipe"}} for name, value in keys.items()}
+            for section, keys in merged.items()
+        },
+    }
+    files = {
+        "plan.json": json.dumps(plan),
+        "megatron.args": ARGUMENTS + arguments,
+        "megatron.cpu.args": CPU_ARGUMENTS,
+        "forward_step.py": STEP.read_text(encoding="utf-8") if step is None else step,
+    }
+    digests = {name: _sha256(text) for name, text in files.items()}
+    files["manifest.json"] = json.dumps({"outputs": digests})
+    digests["manifest.json"] = _sha256(files["manifest.json"])
+    files["SHA256SUMS"] = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+def digest_of(build: Path) -> str:
+    return hashlib.sha256((build / "manifest.json").read_bytes()).hexdigest()
+
+
+def write_pointer(build: Path, run_path: Path, *, valid_samples: int = 6) -> None:
+    """The pointer that `prepare` leaves; the tests' forward step makes its own rows."""
+    run_path.mkdir(parents=True, exist_ok=True)
+    content = {"manifest": digest_of(build), "store": "none", "valid_samples": valid_samples}
+    (run_path / "data.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,63 @@
+"""Start ranks of the runtime the way torchrun does, or torchrun itself."""
+
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+PYTHON = sys.executable
+LIMIT = 240  # seconds; a launch takes about 15
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    status: int
+    stderr: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A directory, the build in it, and how its training ended."""
+
+    folder: Path
+    build: Path
+    ended: Ended
+
+
+def environment(**extra: str) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1", "CUDA_VISIBLE_DEVICES": "", **extra}
+
+
+def train(cwd: Path, build: Path, *, ranks: int = 1, **extra: str) -> Ended:
+    """All ranks of one job on this machine, without a launcher. The status is the worst of theirs."""
+    common = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), **extra}
+    command = [PYTHON, "-m", "sftc.runtime", "train", str(build)]
+    started = []
+    for rank in range(ranks):
+        with (cwd / f"stdout.{rank}").open("w") as stdout:
+            variables = environment(RANK=str(rank), LOCAL_RANK=str(rank), **common)
+            started.append(
+                subprocess.Popen(command, cwd=cwd, env=variables, stdout=stdout, stderr=subprocess.PIPE, text=True)
+            )
+    try:
+        errors = [process.communicate(timeout=LIMIT)[1] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    return Ended(status=max(process.returncode for process in started), stderr="".join(errors))
+
+
+def torchrun(cwd: Path, build: Path, **extra: str) -> subprocess.Popen[str]:
+    """torchrun with one rank, its stderr in `torchrun.err`."""
+    command = [PYTHON, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1", "--redirects", "1"]
+    command += ["--log-dir", "logs", "-m", "sftc.runtime", "train", str(build)]
+    with (cwd / "torchrun.err").open("w") as stderr:
+        return subprocess.Popen(command, cwd=cwd, env=environment(**extra), stderr=stderr, text=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

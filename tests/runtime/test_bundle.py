@@ -1,0 +1,77 @@
+"""A build dir is read only if it is what was compiled."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from build_dir import digest_of, write_build
+
+from sftc.runtime.bundle import read_bundle
+from sftc.runtime.errors import UserError
+
+
+def test_values_are_found_by_their_key(tmp_path: Path) -> None:
+    bundle = read_bundle(write_build(tmp_path / "b", values={"train.lr": 0.5}))
+    assert bundle.value("train.lr") == 0.5
+    assert bundle.value("model.load") is None
+    with pytest.raises(KeyError):
+        bundle.value("train.learning_rate")
+
+
+def test_the_digest_of_the_manifest_names_the_build(tmp_path: Path) -> None:
+    one, other = write_build(tmp_path / "one"), write_build(tmp_path / "other", values={"train.lr": 0.5})
+    assert read_bundle(one).digest == digest_of(one) != read_bundle(other).digest
+
+
+@pytest.mark.parametrize(
+    "name", ["plan.json", "megatron.args", "forward_step.py", "manifest.json", "megatron.cpu.args"]
+)
+def test_one_changed_byte_is_named(tmp_path: Path, name: str) -> None:
+    build = write_build(tmp_path / "b")
+    content = bytearray((build / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (build / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"{name}` is not what was compiled") as caught:
+        read_bundle(build)
+    assert "compile again" in str(caught.value.help)
+
+
+@pytest.mark.parametrize("name", ["forward_step.py", "megatron.cpu.args"])
+def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    build = write_build(tmp_path / "b")
+    (build / name).unlink()
+    with pytest.raises(UserError, match=f"{name}` belongs to the build and cannot be read"):
+        read_bundle(build)
+
+
+def test_a_file_that_no_digest_covers_is_not_run(tmp_path: Path) -> None:
+    build = write_build(tmp_path / "b")
+    lines = (build / "SHA256SUMS").read_text().splitlines(keepends=True)
+    (build / "SHA256SUMS").write_text("".join(line for line in lines if "forward_step.py" not in line))
+    with pytest.raises(UserError, match=r"does not list `forward_step\.py`"):
+        read_bundle(build)
+
+
+def test_digests_reach_no_file_outside(tmp_path: Path) -> None:
+    build = write_build(tmp_path / "b")
+    with (build / "SHA256SUMS").open("a") as sums:
+        sums.write(f"{'0' * 64}  ../elsewhere\n")
+    with pytest.raises(UserError, match="line 6 is no digest line"):
+        read_bundle(build)
+
+
+def test_another_directory_is_no_build_dir(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no build dir"):
+        read_bundle(tmp_path)
+
+
+def test_a_plan_of_another_version_is_refused(tmp_path: Path) -> None:
+    build = write_build(tmp_path / "b")
+    plan = json.loads((build / "plan.json").read_text()) | {"plan_version": 2}
+    old = hashlib.sha256((build / "plan.json").read_bytes()).hexdigest()
+    (build / "plan.json").write_text(json.dumps(plan))
+    new = hashlib.sha256((build / "plan.json").read_bytes()).hexdigest()
+    (build / "SHA256SUMS").write_text((build / "SHA256SUMS").read_text().replace(old, new))
+    with pytest.raises(UserError, match="has plan_version 2, this sftc reads 1"):
+        read_bundle(build)

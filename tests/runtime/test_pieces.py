@@ -1,0 +1,168 @@
+"""The small pieces that generated code and Megatron call: loss, slices, attention, norms, the argument file."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sftc.runtime.errors import UserError
+from sftc.runtime.megatron import read_argument_file, require_layers, require_target
+
+torch = pytest.importorskip("torch")
+F = torch.nn.functional
+
+from sftc.runtime.cpu import STAND_INS, OnCpu, activate, on_cpu  # noqa: E402
+from sftc.runtime.device import choose  # noqa: E402
+from sftc.runtime.loss import masked_loss  # noqa: E402
+from sftc.runtime.norms import LayerNorm, RMSNorm, norm_for  # noqa: E402
+from sftc.runtime.zigzag import in_order, positions_of  # noqa: E402
+
+
+def test_the_loss_is_a_sum_with_its_count() -> None:
+    losses = torch.tensor([[1.0, 2.0, 4.0], [8.0, 16.0, 32.0]], dtype=torch.bfloat16, requires_grad=True)
+    total, count = masked_loss(losses, torch.tensor([[0.0, 1.0, 1.0], [0.0, 0.0, 1.0]]))
+    assert (total.item(), count.item()) == (38.0, 3)
+    assert (total.dtype, count.dtype, total.shape, count.shape) == (torch.float32, torch.int32, (), ())
+    total.backward()
+    assert losses.grad.tolist() == [[0.0, 1.0, 1.0], [0.0, 0.0, 1.0]]
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_each_position_has_one_rank_and_each_rank_the_same_work(size: int) -> None:
+    shares = [positions_of(rank, size, 16) for rank in range(size)]
+    assert sorted(torch.cat(shares).tolist()) == list(range(16))
+    keys_met = {int((share + 1).sum()) for share in shares}
+    assert len(keys_met) == 1
+    assert in_order(torch.stack(shares)).tolist() == list(range(16))
+
+
+def test_a_sequence_that_cannot_be_cut_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"18 tokens cannot be cut into 2 \* 2 equal chunks"):
+        positions_of(0, 2, 18)
+
+
+def by_hand(query: Any, key: Any, value: Any) -> Any:
+    """Softmax over the keys up to the query's position, one head at a time. Shapes as in `attend`."""
+    out = torch.empty_like(query)
+    heads, groups = query.shape[2], key.shape[2]
+    for head in range(heads):
+        group = head * groups // heads
+        scores = torch.einsum("sbd,tbd->bst", query[:, :, head], key[:, :, group]) / query.shape[-1] ** 0.5
+        scores = scores.masked_fill(torch.ones(scores.shape[1:]).triu(1).bool(), float("-inf"))
+        out[:, :, head] = torch.einsum("bst,tbd->sbd", scores.softmax(-1), value[:, :, group])
+    return out
+
+
+@pytest.fixture
+def qkv() -> Any:
+    generator = torch.Generator().manual_seed(7)
+    return [torch.randn(16, 2, heads, 8, generator=generator, dtype=torch.float64) for heads in (4, 2, 2)]
+
+
+@pytest.fixture
+def attention() -> Any:
+    pytest.importorskip("megatron.core")
+    from sftc.runtime import attention
+
+    return attention
+
+
+def test_attention_is_causal_with_grouped_queries(attention: Any, qkv: Any) -> None:
+    torch.testing.assert_close(attention.attend(*qkv), by_hand(*qkv))
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_the_shares_of_the_ranks_make_up_the_whole(attention: Any, qkv: Any, size: int) -> None:
+    query, key, value = qkv
+    shares = [
+        attention.attend_share(query[positions_of(rank, size, 16)], key, value, rank, size) for rank in range(size)
+    ]
+    torch.testing.assert_close(in_order(torch.stack(shares)), by_hand(query, key, value))
+
+
+def config(**values: Any) -> Any:
+    usual = {"params_dtype": torch.float32, "sequence_parallel": True, "layernorm_zero_centered_gamma": False}
+    return SimpleNamespace(**usual | values)
+
+
+@pytest.mark.parametrize(("name", "norm"), [("RMSNorm", RMSNorm), ("LayerNorm", LayerNorm)])
+def test_norms_tell_megatron_to_add_up_their_gradients(name: str, norm: Any) -> None:
+    assert norm_for(config(normalization=name)) is norm
+    built = norm(config=config(), hidden_size=8, eps=1e-5)
+    assert [parameter.sequence_parallel for parameter in built.parameters()] == [True] * len(list(built.parameters()))
+    rows = torch.randn(3, 8)
+    wanted = F.rms_norm(rows, (8,), eps=1e-5) if name == "RMSNorm" else F.layer_norm(rows, (8,), eps=1e-5)
+    torch.testing.assert_close(built(rows), wanted)
+
+
+def test_norms_that_torch_has_not_are_refused() -> None:
+    with pytest.raises(UserError, match="zero-centred"):
+        norm_for(config(normalization="RMSNorm", layernorm_zero_centered_gamma=True))
+
+
+def test_the_argument_file_is_read_as_a_shell_would(tmp_path: Path) -> None:
+    text = "--lr 0.001  # train.lr\n\n# a comment\n--save 'a b/#1'  # checkpoint.save\n--eps=-1\n--bf16\n"
+    (tmp_path / "megatron.args").write_text(text)
+    words = ["--lr", "0.001", "--save", "a b/#1", "--eps=-1", "--bf16"]
+    assert read_argument_file(tmp_path / "megatron.args") == words
+
+
+def test_the_target_is_the_installed_release_line() -> None:
+    pytest.importorskip("megatron.core")
+    assert require_target("0.19").startswith("0.19.")
+    with pytest.raises(UserError, match=r"this build is for Megatron 0\.18, installed is 0\.19\.") as caught:
+        require_target("0.18")
+    assert "megatron-core[training]==0.18.*" in str(caught.value.help)
+
+
+def test_layers_that_are_not_installed_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sftc.runtime.megatron.find_spec", lambda _: None)
+    require_layers("local")
+    with pytest.raises(UserError, match="Transformer Engine is not installed"):
+        require_layers("transformer_engine")
+
+
+def test_cuda_does_not_fall_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose("auto") == "cpu"
+    with pytest.raises(UserError, match="finds no GPU here"):
+        choose("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose("auto") == "cuda"
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", 0, torch.device("cuda", 3)])
+def test_every_spelling_of_a_gpu_is_the_cpu(device: Any) -> None:
+    assert on_cpu(device) == torch.device("cpu")
+
+
+@pytest.mark.parametrize("device", ["meta", torch.device("meta"), None, torch.float32])
+def test_what_is_no_gpu_stays_what_it_is(device: Any) -> None:
+    assert on_cpu(device) == device
+
+
+def test_the_cpu_device_is_inert_where_cuda_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    before = {name: getattr(torch.cuda, name, None) for name in STAND_INS}
+    activate()
+    assert {name: getattr(torch.cuda, name, None) for name in STAND_INS} == before
+
+
+def test_while_on_the_cpu_no_request_for_a_gpu_gets_through() -> None:
+    with OnCpu():
+        made = torch.zeros(2, device="cuda", pin_memory=True)
+        assert {made.device.type, made.cuda().device.type, made.to("cuda:0").device.type} == {"cpu"}
+        assert made.type() == "torch.cuda.FloatTensor"
+        assert made.type("torch.cuda.IntTensor").dtype == torch.int32
+
+
+def test_a_seed_for_the_gpu_seeds_the_cpu() -> None:
+    """Tensor-parallel ranks draw their shards of the weights under seeds of their own."""
+    state = torch.get_rng_state()
+    draws = []
+    for seed in (1, 2, 1):
+        STAND_INS["manual_seed"](seed)
+        draws.append(torch.rand(1).item())
+    torch.set_rng_state(state)
+    assert draws[0] == draws[2] != draws[1]
