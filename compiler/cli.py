@@ -5,6 +5,7 @@ Exit codes are an interface: 0 done, 1 the recipe has errors, 2 a bad command li
 """
 
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Iterable
@@ -87,7 +88,9 @@ def compile_command(recipe: Path, output: Path, force: bool, strict: bool, style
     for file in files:
         click.echo(f"  {'wrote    ' if file.path in written else 'unchanged'}  {output / file.path}", err=True)
     click.echo(f"{result.plan.name}: {_layout_line(result.plan)}", err=True)
-    click.echo(f"start it with: bash {output / 'launch.sh'}", err=True)
+    starter = "sbatch" if result.plan["launch.launcher"] == "slurm" else "bash"
+    script = "launch.sbatch" if starter == "sbatch" else "launch.sh"
+    click.echo(f"start it with: {starter} {shlex.quote(str(output / script))}", err=True)
     click.echo(_task_line(result), err=True)
 
 

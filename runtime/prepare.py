@@ -5,6 +5,7 @@ from pathlib import Path
 from . import megatron
 from .bundle import read_bundle
 from .checkpoint.start import decide
+from .device import choose
 from .progress import Counter, say
 
 
@@ -15,6 +16,8 @@ def run(build_dir: Path) -> None:
     megatron.require_target(bundle.megatron_target)
     megatron.require_layers(bundle.value("model.transformer_impl"))
     decide(bundle)
+    if bundle.value("launch.device") == "cuda":
+        choose("cuda")
 
     from .data.prepare import prepare_run  # after the checks: it brings the tokenizers with it
 

@@ -6,12 +6,11 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-from . import megatron
+from . import megatron, metrics
 from .bundle import Bundle, read_bundle
 from .checkpoint.start import claim, decide
 from .device import choose
 from .launch import arguments_of, evaluation
-from .metrics import is_evaluated
 from .pointer import read_pointer
 from .progress import Progress
 from .record import RunRecord
@@ -32,8 +31,9 @@ def run(build_dir: Path) -> None:
     start = decide(bundle)
     say(start.line)
     validation = evaluation(bundle, read_pointer(bundle))
-    if start.kind == "complete" and (not validation.iterations or is_evaluated(run_path, start.iteration)):
+    if start.kind == "complete" and (not validation.iterations or metrics.is_evaluated(run_path, start.iteration)):
         say("nothing is left to do")
+        say(_farewell(bundle))
         return
     if validation.line:
         say(validation.line)
@@ -62,7 +62,8 @@ def run(build_dir: Path) -> None:
     iteration = megatron.train(arguments, step, _layers(bundle), observer)
     if record is not None:
         record.ended(iteration=iteration)
-    say(_farewell(bundle, iteration))
+    say(f"done: iteration {iteration}{_learnt(run_path)}")
+    say(_farewell(bundle))
 
 
 def import_step(path: Path) -> ModuleType:
@@ -82,9 +83,18 @@ def _layers(bundle: Bundle) -> megatron.LayerSpec | None:
     return layer_spec if bundle.value("model.transformer_impl") == "local" else None
 
 
-def _farewell(bundle: Bundle, iteration: int) -> str:
-    save = bundle.value("checkpoint.save")
-    return f"done: iteration {iteration}" + (f", checkpoint in `{save}`" if save else ", no checkpoint asked for")
+def _learnt(run_path: Path) -> str:
+    losses = [line["valid_loss"] for line in metrics.read(run_path / metrics.FILE) if "valid_loss" in line]
+    return f", validation loss {losses[0]:.4f} -> {losses[-1]:.4f}" if len(losses) > 1 else ""
+
+
+def _farewell(bundle: Bundle) -> str:
+    """Where to look now."""
+    return (
+        f"  checkpoint   {bundle.value('checkpoint.save')}\n"
+        f"  metrics      {Path(bundle.value('logging.run_path')) / metrics.FILE}\n"
+        f"  TensorBoard  {bundle.value('logging.tensorboard_dir')}"
+    )
 
 
 def _keep_quiet(_: str) -> None: ...

@@ -32,7 +32,7 @@ def test_compile_says_what_it_wrote_and_ends_with_the_flag(run_line, recipe):
 
 
 def test_validate_reports_every_error_of_every_recipe_and_writes_nothing(run_line, recipe, tmp_path):
-    edit(recipe, "lr: 3.0e-3", "learning_rate: 3.0e-3")
+    edit(recipe, "lr: 2.0e-3", "learning_rate: 2.0e-3")
     edit(recipe, "num_layers: 2", "num_layers: two")
     (tmp_path / "empty.yaml").write_text("")
     before = sorted(tmp_path.iterdir())
@@ -56,7 +56,7 @@ def test_validate_of_a_good_recipe_names_the_task(run_line, recipe):
 
 
 def test_json_diagnostics_are_json(run_line, recipe):
-    edit(recipe, "lr: 3.0e-3", "learning_rate: 3.0e-3")
+    edit(recipe, "lr: 2.0e-3", "learning_rate: 2.0e-3")
     done = run_line("sftc validate --format json recipe.yaml")
     assert {entry["code"] for entry in json.loads(done.stdout)} == {"SFTC201"}
     edit(recipe, "learning_rate", "lr")
@@ -105,12 +105,12 @@ def test_check_tells_the_kinds_of_drift_apart(run_line, recipe, tmp_path):
     compiled = run_line("sftc compile recipe.yaml -o out")
     assert [line.split()[1] for line in compiled.stderr.splitlines() if "wrote" in line] == ["out/origins.json"]
 
-    edit(recipe, "lr: 3.0e-3", "lr: 2.0e-3")
+    edit(recipe, "lr: 2.0e-3", "lr: 1.0e-3")
     stale = run_line(check)
     assert stale.returncode == 3
     assert "stale     out/megatron.args" in stale.stdout.splitlines()
     assert "clean     out/launch.sh" in stale.stdout.splitlines()
-    edit(recipe, "lr: 2.0e-3", "lr: 3.0e-3")
+    edit(recipe, "lr: 1.0e-3", "lr: 2.0e-3")
     step = tmp_path / "out/forward_step.py"
     step.write_text(step.read_text() + "\n")
     edited = run_line(check)
@@ -244,7 +244,7 @@ def test_the_nine_cells_of_the_flag(run_line, recipe, cell, expected):
 
 def test_finetune_lr_alone_decides_nothing_and_is_told_its_name(run_line, recipe):
     edit(recipe, f"task:\n  {FLAG}", "")
-    edit(recipe, "lr: 3.0e-3", "finetune_lr: 3.0e-3")
+    edit(recipe, "lr: 2.0e-3", "finetune_lr: 2.0e-3")
     done = run_line("sftc validate recipe.yaml")
     assert done.returncode == 1
     assert "error[SFTC301]" in done.stdout

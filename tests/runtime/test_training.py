@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 OURS = re.compile(
     r"starting from random|each evaluation sees|Megatron 0\.19|training, iteration|iteration +\d+/8 |"
-    r"iteration \d+: validation loss|done: iteration 8"
+    r"iteration \d+: validation loss|done: iteration 8|  (checkpoint|metrics|TensorBoard) +run/"
 )
 
 

@@ -20,7 +20,7 @@ fi
 environment=(
   PYTHONSAFEPATH=1  # import installed packages only, no folder that lies here
   PYTHONUNBUFFERED=1  # the logs are complete when a rank dies
-  OMP_NUM_THREADS=1  # several ranks share the cores of a node
+  OMP_NUM_THREADS=1  # one compute thread per rank: the same sums on every machine, no stalls on a busy one
 )
 prepare=(python3 -m sftc.runtime prepare "$build_dir")
 train=(

@@ -11,7 +11,7 @@ from sftc.runtime.data.dataset import PreparedData
 from sftc.runtime.loss import masked_loss
 
 RUN_PATH = "runs/quickstart"
-SEQ_LENGTH = 128
+SEQ_LENGTH = 96
 SEED = 1234
 
 

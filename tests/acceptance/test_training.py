@@ -1,0 +1,162 @@
+"""Recipes from their text to a trained model, with the commands that a user types: real bash, torchrun and Megatron."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("megatron") is None, reason="needs the extra [runtime]: torch and megatron-core"),
+]
+LIMIT = 600
+
+
+def user_environment() -> dict[str, str]:
+    """As after activating the environment of this Python; no GPU, so that every machine does the same."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "CUDA_VISIBLE_DEVICES": ""}
+
+
+def compile_recipe(recipe: Path, cwd: Path) -> Path:
+    build = cwd / "build"
+    line = ["sftc", "compile", recipe, "-o", build]
+    subprocess.run(line, cwd=cwd, env=user_environment(), check=True, capture_output=True)
+    return build
+
+
+def launch(build: Path, cwd: Path) -> "subprocess.CompletedProcess[str]":
+    line = ["bash", build / "launch.sh"]
+    return subprocess.run(line, cwd=cwd, env=user_environment(), capture_output=True, text=True, timeout=LIMIT)
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    path = run / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def learnt(run: Path) -> list[dict[str, Any]]:
+    return [{key: value for key, value in line.items() if key != "tokens_per_second"} for line in metrics(run)]
+
+
+def short_quickstart(repo_root: Path, tmp_path: Path) -> Path:
+    """The quickstart cut to 12 iterations with a checkpoint at 4, 8 and 12."""
+    (tmp_path / "recipes").symlink_to(repo_root / "recipes")
+    text = (repo_root / "recipes/quickstart/recipe.yaml").read_text()
+    for key, value in {"train_iters": 12, "save_interval": 4, "eval_interval": 6, "lr_warmup_iters": 2}.items():
+        text, count = re.subn(rf"^  {key}: \d+", f"  {key}: {value}", text, flags=re.MULTILINE)
+        assert count == 1
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(text)
+    return recipe
+
+
+def test_the_quickstart_learns_and_says_where_everything_is(repo_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "recipes").symlink_to(repo_root / "recipes")
+    build = compile_recipe(repo_root / "recipes/quickstart/recipe.yaml", tmp_path)
+    done = launch(build, tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs/quickstart"
+    losses = [line["valid_loss"] for line in metrics(run) if "valid_loss" in line]
+    assert losses[-1] < losses[0] / 2
+    assert losses[-1] < 0.5, "random weights begin at ln 512 = 6.2"
+    said = dict(re.findall(r"^  (\w+) +(runs/\S+)$", done.stderr, re.MULTILINE))
+    assert set(said) == {"checkpoint", "metrics", "TensorBoard"}
+    for path in said.values():
+        assert (tmp_path / path).exists()
+    assert (run / "checkpoints/latest_checkpointed_iteration.txt").read_text() == "300"
+    assert list((run / "tensorboard").glob("events.out.tfevents.*"))
+    assert "Traceback" not in done.stderr
+
+
+def test_a_killed_quickstart_goes_on_as_if_nothing_had_happened(repo_root: Path, tmp_path: Path) -> None:
+    """Killed between two checkpoints, the whole process group at once; then the same command again."""
+    runs = {}
+    for name in ("undisturbed", "killed"):
+        cwd = tmp_path / name
+        cwd.mkdir()
+        build = compile_recipe(short_quickstart(repo_root, cwd), cwd)
+        runs[name] = cwd / "runs/quickstart"
+        if name == "killed":
+            line = ["bash", build / "launch.sh"]
+            with (cwd / "err").open("w") as stderr:
+                job = subprocess.Popen(line, cwd=cwd, env=user_environment(), stderr=stderr, start_new_session=True)
+            deadline = time.monotonic() + LIMIT
+            while not any(line["iteration"] >= 6 for line in metrics(runs[name])):
+                assert job.poll() is None, (cwd / "err").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            os.killpg(job.pid, signal.SIGKILL)
+            job.wait()
+            assert len(learnt(runs[name])) < 14
+        done = launch(build, cwd)
+        assert done.returncode == 0, done.stderr
+        assert ("resuming" in done.stderr) == (name == "killed")
+    assert len(learnt(runs["undisturbed"])) == 12 + 2
+    assert learnt(runs["killed"]) == learnt(runs["undisturbed"])
+
+
+def test_real_rows_through_a_real_tokenizer(repo_root: Path, tmp_path: Path, shared: Path) -> None:
+    """GSM8K and SmolLM2 as the recipe's header asks for them."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/gsm8k").symlink_to(shared / "data/gsm8k")
+    (tmp_path / "data/smollm2").symlink_to(shared / "tokenizers/smollm2")
+    build = compile_recipe(repo_root / "recipes/gsm8k-smollm2-cpu.yaml", tmp_path)
+    done = launch(build, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "7,466 training and 1,316 validation samples" in done.stderr
+    assert "train: 7 of 7,473 rows are left out: overlong 7" in done.stderr
+    lines = metrics(tmp_path / "runs/gsm8k-smollm2-cpu")
+    losses = [line["lm_loss"] for line in lines if "lm_loss" in line]
+    assert len(losses) == 8
+    # ln 49152 = 10.80 is what random weights know.
+    assert losses[0] == pytest.approx(10.8, abs=0.1)
+    assert losses[-1] < losses[0] - 0.1
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("train.jsonl", "absent.jsonl"), "absent.jsonl"),
+        (("quickstart/tokenizer", "quickstart/absent"), "recipes/quickstart/absent"),
+        (("init: random", "load: absent/checkpoint"), "`model.load: absent/checkpoint` holds no Megatron checkpoint"),
+        (("vocab_size: 512", "vocab_size: 500"), "500"),
+        (("seq_length: 96", "seq_length: 64"), "overlong"),
+    ],
+    ids=["rows", "tokenizer", "checkpoint", "vocabulary", "length"],
+)
+def test_what_is_missing_is_told_before_the_ranks_start(
+    repo_root: Path, tmp_path: Path, change: tuple[str, str], told: str
+) -> None:
+    recipe = short_quickstart(repo_root, tmp_path)
+    recipe.write_text(recipe.read_text().replace(*change))
+    done = launch(compile_recipe(recipe, tmp_path), tmp_path)
+    assert done.returncode == 1
+    assert "error: " in done.stderr
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs/quickstart/logs").exists()
+
+
+def test_a_malformed_row_is_told_by_file_and_line_and_nothing_is_stored(repo_root: Path, tmp_path: Path) -> None:
+    recipe = short_quickstart(repo_root, tmp_path)
+    rows = (repo_root / "recipes/quickstart/train.jsonl").read_text().splitlines()
+    rows[4] = '{"messages": [{"role": "user", "content": '
+    rows[9] = '{"conversations": []}'
+    (tmp_path / "bad.jsonl").write_text("\n".join(rows) + "\n")
+    recipe.write_text(recipe.read_text().replace("recipes/quickstart/train.jsonl", "bad.jsonl"))
+    done = launch(compile_recipe(recipe, tmp_path), tmp_path)
+    assert done.returncode == 1
+    assert "bad.jsonl:5: " in done.stderr
+    assert "bad.jsonl:10: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs/quickstart/data.json").exists()
+    assert not [path for path in (tmp_path / ".sftc/store").glob("*") if path.is_dir() and path.name[0] != "."]
