@@ -34,7 +34,8 @@ golden: $(READY)
 
 $(READY): pyproject.toml
 	@python=$$(tests/assets/find_python.sh) && "$$python" -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[runtime,dev]"
+	@echo "installing into $(VENV): a few GB, some minutes"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[runtime,dev]"
 	@touch $@
 
 clean:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from megatron.core import mpu
 
-from .zigzag import positions_of
+from .zigzag import own_slices
 
 KEYS = ("tokens", "labels", "loss_mask", "position_ids")
 
@@ -29,5 +29,4 @@ def next_batch(
 
 
 def _own_slices(tensor: torch.Tensor) -> torch.Tensor:
-    size, rank = mpu.get_context_parallel_world_size(), mpu.get_context_parallel_rank()
-    return tensor.index_select(1, positions_of(rank, size, tensor.shape[1]).to(tensor.device))
+    return own_slices(tensor, mpu.get_context_parallel_rank(), mpu.get_context_parallel_world_size())

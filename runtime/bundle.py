@@ -15,11 +15,14 @@ NEEDED = ("plan.json", "megatron.args", "forward_step.py", "manifest.json")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """A verified build dir. `digest` is the sha256 of manifest.json: the identity of the build."""
+    """A verified build dir. `digest` is the sha256 of manifest.json: the identity of the build. `files` are those that
+    a digest covers; nothing else in the directory is looked at.
+    """
 
     path: Path
     plan: Mapping[str, Any]
     digest: str
+    files: frozenset[str]
 
     @property
     def name(self) -> str:
@@ -57,7 +60,8 @@ def read_bundle(path: Path) -> Bundle:
             f"`{path / 'plan.json'}` has plan_version {plan.get('plan_version')}, this sftc reads {PLAN_VERSION}",
             help="compile the recipe with the sftc that is installed here",
         )
-    return Bundle(path=path, plan=plan, digest=sums["manifest.json"])
+    _require_agreement(path / "manifest.json", sums)
+    return Bundle(path=path, plan=plan, digest=sums["manifest.json"], files=frozenset(sums))
 
 
 _RECOMPILE = "change the recipe, not the build dir, and compile again (`sftc compile RECIPE -o DIR`)"
@@ -72,6 +76,15 @@ def _read_sums(path: Path) -> dict[str, str]:
             raise UserError(f"`{path}` line {number} is no digest line", help=_RECOMPILE)
         sums[name] = digest
     return sums
+
+
+def _require_agreement(manifest: Path, sums: Mapping[str, str]) -> None:
+    """The manifest is the build's identity, so its digests have to be those that were verified."""
+    subjects = json.loads(manifest.read_bytes())["subject"]
+    listed = {subject["name"]: subject["digest"]["sha256"] for subject in subjects}
+    verified = {name: digest for name, digest in sums.items() if name != manifest.name}
+    if differing := sorted(name for name, _ in listed.items() ^ verified.items()):
+        raise UserError(f"`{manifest}` and `SHA256SUMS` disagree about `{differing[0]}`", help=_RECOMPILE)
 
 
 def _verify(path: Path, expected: str) -> None:

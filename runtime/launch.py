@@ -10,6 +10,8 @@ from .checkpoint.start import Start
 from .device import Device
 from .megatron import read_argument_file
 
+SUPPLEMENT = "megatron.cpu.args"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
@@ -36,9 +38,8 @@ def evaluation(bundle: Bundle, pointer: Mapping[str, Any]) -> Evaluation:
 def arguments_of(bundle: Bundle, start: Start, device: Device, validation: Evaluation) -> list[str]:
     """Later options win: the file, its supplement for the CPU, the start, the number of evaluation iterations."""
     arguments = read_argument_file(bundle.path / "megatron.args")
-    supplement = bundle.path / "megatron.cpu.args"
-    if device == "cpu" and supplement.is_file():
-        arguments += read_argument_file(supplement)
+    if device == "cpu" and SUPPLEMENT in bundle.files:  # another file of that name was reviewed by nobody
+        arguments += read_argument_file(bundle.path / SUPPLEMENT)
     arguments += start.arguments
     if validation.derived:
         arguments += ["--eval-iters", str(validation.iterations)]

@@ -34,7 +34,7 @@ def _torch_native(layer: Any, norm: Any) -> Any:
     changes: dict[str, Any] = {"core_attention": TorchAttention}
     for name in ("q_layernorm", "k_layernorm", "kv_layernorm"):
         asked = getattr(attention.submodules, name, None)
-        if asked is not None and asked.__name__ != "IdentityOp":
+        if asked is not None and asked.__name__ not in ("IdentityOp", "L2Norm"):  # both are torch's already
             changes[name] = norm
     attention = replace(attention, submodules=replace(attention.submodules, **changes))
     submodules = replace(layer.submodules, self_attention=attention, input_layernorm=norm, pre_mlp_layernorm=norm)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from . import megatron
 from .bundle import read_bundle
-from .checkpoint.start import decide
+from .checkpoint.start import decide, require_writable
 from .device import choose
 from .progress import Counter, say
 
@@ -16,14 +16,17 @@ def run(build_dir: Path) -> None:
     megatron.require_target(bundle.megatron_target)
     megatron.require_layers(bundle.value("model.transformer_impl"))
     decide(bundle)
+    require_writable(bundle)
     if bundle.value("launch.device") == "cuda":
         choose("cuda")
 
     from .data.prepare import prepare_run  # after the checks: it brings the tokenizers with it
 
     counter = Counter("preparing data")
-    prepared = prepare_run(bundle.value, bundle.path, bundle.digest, counter, say)
-    counter.close()
+    try:
+        prepared = prepare_run(bundle.value, bundle.path, bundle.digest, counter, say)
+    finally:
+        counter.close()
     for notice in prepared.notices:
         say(notice)
     train, valid = prepared.rows("train"), prepared.rows("valid")

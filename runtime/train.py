@@ -8,7 +8,7 @@ from types import ModuleType
 
 from . import megatron, metrics
 from .bundle import Bundle, read_bundle
-from .checkpoint.start import claim, decide
+from .checkpoint.start import claim, decide, other_data
 from .device import choose
 from .launch import arguments_of, evaluation
 from .pointer import read_pointer
@@ -30,11 +30,15 @@ def run(build_dir: Path) -> None:
 
     start = decide(bundle)
     say(start.line)
-    validation = evaluation(bundle, read_pointer(bundle))
+    pointer = read_pointer(bundle)
+    data = Path(pointer["store"]).name
+    validation = evaluation(bundle, pointer)
     if start.kind == "complete" and (not validation.iterations or metrics.is_evaluated(run_path, start.iteration)):
         say("nothing is left to do")
         say(_farewell(bundle))
         return
+    if start.kind == "resume" and (before := other_data(bundle, data)):
+        say(f"WARNING: the rows or their preparation have changed: trained on {before} so far, from here on {data}")
     if validation.line:
         say(validation.line)
 
@@ -51,7 +55,7 @@ def run(build_dir: Path) -> None:
 
     observer, record = megatron.Observer(), None
     if reports:
-        claim(bundle)
+        claim(bundle, data)
         record = RunRecord(run_path, name=bundle.name, manifest=bundle.digest)
         record.started(
             start=start.kind, iteration=start.iteration, device=device, world_size=world_size, arguments=arguments
@@ -59,7 +63,10 @@ def run(build_dir: Path) -> None:
         tokens = int(bundle.value("train.global_batch_size")) * int(bundle.value("train.seq_length"))
         observer = Reporter(run_path, tokens_per_iteration=tokens, progress=progress)
     step = import_step(bundle.path / "forward_step.py")
-    iteration = megatron.train(arguments, step, _layers(bundle), observer)
+    try:
+        iteration = megatron.train(arguments, step, _layers(bundle), observer)
+    finally:
+        progress.close()  # what comes next on the terminal may be an error, on a line of its own
     if record is not None:
         record.ended(iteration=iteration)
     say(f"done: iteration {iteration}{_learnt(run_path)}")

@@ -7,13 +7,13 @@ little and a late one that attends to much, so that causal attention costs every
 import torch
 
 
-def positions_of(rank: int, size: int, length: int) -> torch.Tensor:
-    """Positions [length / size] int64 in the whole sequence of the tokens that `rank` of `size` holds."""
+def own_slices(whole: torch.Tensor, rank: int, size: int) -> torch.Tensor:
+    """What `rank` of `size` holds of [b, s, ...], cut along s: [b, s / size, ...]. Waits for no transfer to a GPU."""
+    length = whole.shape[1]
     if length % (2 * size):
         raise ValueError(f"a sequence of {length} tokens cannot be cut into 2 * {size} equal chunks")
     chunk = length // (2 * size)
-    steps = torch.arange(chunk)
-    return torch.cat([steps + first * chunk for first in chunks_of(rank, size)])
+    return torch.cat([whole.narrow(1, number * chunk, chunk) for number in chunks_of(rank, size)], dim=1)
 
 
 def chunks_of(rank: int, size: int) -> tuple[int, int]:

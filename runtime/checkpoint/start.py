@@ -5,6 +5,7 @@ a checkpoint is missing.
 """
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -47,13 +48,50 @@ def decide(bundle: Bundle) -> Start:
     return _continue(given, bundle)
 
 
-def claim(bundle: Bundle) -> None:
-    """Write this build's identity beside the checkpoints to come. Call it on one rank, after `decide`."""
+def claim(bundle: Bundle, data: str) -> None:
+    """Write beside the checkpoints to come which build they are of and on what prepared data, by its key, they are
+    trained. Call it on one rank, after `decide`. UserError if it cannot be written.
+    """
     save = bundle.value("checkpoint.save")
-    if save:
-        Path(save).mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"name": bundle.name, "manifest": bundle.digest}, indent=2) + "\n"
-        (Path(save) / OWNER).write_text(text, encoding="utf-8")
+    if not save:
+        return
+    owner = Path(save) / OWNER
+    text = json.dumps({"name": bundle.name, "manifest": bundle.digest, "data": data}, indent=2) + "\n"
+    # replaced at once: a kill or a full disk must not leave checkpoints that belong to nobody
+    scratch = owner.with_suffix(".tmp")
+    try:
+        owner.parent.mkdir(parents=True, exist_ok=True)
+        scratch.write_text(text, encoding="utf-8")
+        os.replace(scratch, owner)  # noqa: PTH105 - the atomic call by its name
+    except OSError as error:
+        raise _unwritable(owner, error.strerror) from None
+
+
+def other_data(bundle: Bundle, data: str) -> str | None:
+    """The key of the data that the run's own checkpoints were trained on, if they say so and it is not `data`."""
+    try:
+        found = json.loads((Path(bundle.value("checkpoint.save")) / OWNER).read_text(encoding="utf-8"))["data"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return None if found == data else str(found)
+
+
+def require_writable(bundle: Bundle) -> None:
+    """UserError if no checkpoint could be written. Makes no directory."""
+    save = bundle.value("checkpoint.save")
+    if not save:
+        return
+    there = Path(save).absolute()
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir():
+        raise _unwritable(Path(save), f"`{there}` is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise _unwritable(Path(save), f"this user may not write to `{there}`")
+
+
+def _unwritable(path: Path, reason: str | None) -> UserError:
+    return UserError(f"`{path}` cannot be written: {reason}", help="see `checkpoint.save`")
 
 
 def _require_owner(own: Checkpoint, bundle: Bundle) -> None:
@@ -96,8 +134,10 @@ def _continue(given: Checkpoint, bundle: Bundle) -> Start:
         iteration=given.iteration,
         line=f"continuing `{given.root}` at iteration {given.iteration}, "
         + (f"without its {left}" if left else "in full"),
-        arguments=("--load", str(given.root), *options),
+        # Megatron asserts that the schedule is still the checkpoint's; this run's is what was reviewed
+        arguments=("--load", str(given.root), "--override-opt-param-scheduler", *options),
     )
 
 
-_LEFT = {"no_load_optim": "optimizer state", "no_load_rng": "random state"}
+# Megatron keeps the schedule's position with the optimizer: without it, warm-up and decay begin anew
+_LEFT = {"no_load_optim": "optimizer state and place in the learning-rate schedule", "no_load_rng": "random state"}

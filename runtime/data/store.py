@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,10 +60,11 @@ def new_directory(store: Path, key: str) -> Iterator[Path]:
     try:
         yield partial
         sync(partial)
-        # Whoever holds the lock has found what is there not to be whole.
-        shutil.rmtree(final, ignore_errors=True)
-        partial.rename(final)
-        sync(store)
+        # A network file system may show late what another node has made, which its ranks may be reading by now.
+        if read_summary(final) is None:
+            shutil.rmtree(final, ignore_errors=True)
+            partial.rename(final)
+            sync(store)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -75,7 +77,8 @@ def write_summary(directory: Path, summary: Mapping[str, Any]) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Replace `path` at once; a reader sees the old content or the new."""
-    new = path.with_name(f".{path.name}.{os.getpid()}")
+    # nodes that share the file system may run containers, whose process ids are alike
+    new = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
     with new.open("w", encoding="utf-8") as file:
         file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         file.flush()

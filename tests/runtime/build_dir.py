@@ -92,7 +92,8 @@ def write_build(
         "forward_step.py": STEP.read_text(encoding="utf-8") if step is None else step,
     }
     digests = {name: _sha256(text) for name, text in files.items()}
-    files["manifest.json"] = json.dumps({"outputs": digests})
+    subjects = [{"name": name, "digest": {"sha256": digest}} for name, digest in digests.items()]
+    files["manifest.json"] = json.dumps({"subject": subjects})
     digests["manifest.json"] = _sha256(files["manifest.json"])
     files["SHA256SUMS"] = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
     folder.mkdir(parents=True, exist_ok=True)

@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from build_dir import digest_of, write_build
 
 from sftc.runtime.bundle import read_bundle
+from sftc.runtime.checkpoint.start import Start
 from sftc.runtime.errors import UserError
+from sftc.runtime.launch import Evaluation, arguments_of
 
 
 def test_values_are_found_by_their_key(tmp_path: Path) -> None:
@@ -74,4 +77,26 @@ def test_a_plan_of_another_version_is_refused(tmp_path: Path) -> None:
     new = hashlib.sha256((build / "plan.json").read_bytes()).hexdigest()
     (build / "SHA256SUMS").write_text((build / "SHA256SUMS").read_text().replace(old, new))
     with pytest.raises(UserError, match="has plan_version 2, this sftc reads 1"):
+        read_bundle(build)
+
+
+def test_arguments_that_no_digest_covers_are_not_used(tmp_path: Path) -> None:
+    """A build for one device has no supplement; a file of its name that lies there was reviewed by nobody."""
+    bundle = read_bundle(write_build(tmp_path / "b"))
+    start = Start(kind="random", iteration=0, line="")
+    seen = Evaluation(iterations=0, derived=False, line="")
+    assert "gloo" in arguments_of(bundle, start, "cpu", seen)
+    without = replace(bundle, files=bundle.files - {"megatron.cpu.args"})
+    assert "gloo" not in arguments_of(without, start, "cpu", seen)
+
+
+def test_an_edit_with_fitting_digests_has_another_identity(tmp_path: Path) -> None:
+    """Whoever edits a file and renews SHA256SUMS still cannot run it under the name of the reviewed build."""
+    build = write_build(tmp_path / "b")
+    before = hashlib.sha256((build / "forward_step.py").read_bytes()).hexdigest()
+    (build / "forward_step.py").write_text("# another step\n")
+    after = hashlib.sha256((build / "forward_step.py").read_bytes()).hexdigest()
+    sums = (build / "SHA256SUMS").read_text()
+    (build / "SHA256SUMS").write_text(sums.replace(before, after))
+    with pytest.raises(UserError, match=r"disagree about `forward_step\.py`"):
         read_bundle(build)

@@ -2,10 +2,17 @@
 
 import io
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from build_dir import write_build
 
+from sftc.runtime import prepare
+from sftc.runtime.data import prepare as data_prepare
+from sftc.runtime.errors import UserError
 from sftc.runtime.metrics import Metrics, is_evaluated, read
 from sftc.runtime.progress import Counter, Progress, clock
 
@@ -78,3 +85,18 @@ def test_a_log_gets_a_line_per_tenth_of_the_bytes() -> None:
 @pytest.mark.parametrize(("seconds", "shown"), [(0.4, "0s"), (59.6, "1m00s"), (125, "2m05s"), (7620, "2h07m")])
 def test_times_are_short(seconds: float, shown: str) -> None:
     assert clock(seconds) == shown
+
+
+def test_an_error_of_preparation_stands_on_a_line_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bad_rows(value: Any, path: Path, digest: str, report: Callable[..., None], notice: Any) -> None:
+        report(1, 2, 1)
+        raise UserError("bad rows")
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(data_prepare, "prepare_run", bad_rows)
+    monkeypatch.setattr(prepare.megatron, "require_target", lambda _: "0.19.2")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError):
+        prepare.run(write_build(tmp_path / "build"))
+    assert terminal.getvalue().endswith("preparing data: 50%, 1 rows\n")

@@ -16,7 +16,7 @@ from sftc.runtime.cpu import STAND_INS, OnCpu, activate, on_cpu  # noqa: E402
 from sftc.runtime.device import choose  # noqa: E402
 from sftc.runtime.loss import masked_loss  # noqa: E402
 from sftc.runtime.norms import LayerNorm, RMSNorm, norm_for  # noqa: E402
-from sftc.runtime.zigzag import in_order, positions_of  # noqa: E402
+from sftc.runtime.zigzag import in_order, own_slices  # noqa: E402
 
 
 def test_the_loss_is_a_sum_with_its_count() -> None:
@@ -30,7 +30,9 @@ def test_the_loss_is_a_sum_with_its_count() -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_each_position_has_one_rank_and_each_rank_the_same_work(size: int) -> None:
-    shares = [positions_of(rank, size, 16) for rank in range(size)]
+    whole = torch.arange(32).view(2, 16)
+    shares = [own_slices(whole, rank, size)[0] for rank in range(size)]
+    assert all(torch.equal(own_slices(whole, rank, size)[1], shares[rank] + 16) for rank in range(size))
     assert sorted(torch.cat(shares).tolist()) == list(range(16))
     keys_met = {int((share + 1).sum()) for share in shares}
     assert len(keys_met) == 1
@@ -39,7 +41,7 @@ def test_each_position_has_one_rank_and_each_rank_the_same_work(size: int) -> No
 
 def test_a_sequence_that_cannot_be_cut_is_refused() -> None:
     with pytest.raises(ValueError, match=r"18 tokens cannot be cut into 2 \* 2 equal chunks"):
-        positions_of(0, 2, 18)
+        own_slices(torch.zeros(1, 18), 0, 2)
 
 
 def by_hand(query: Any, key: Any, value: Any) -> Any:
@@ -75,9 +77,8 @@ def test_attention_is_causal_with_grouped_queries(attention: Any, qkv: Any) -> N
 @pytest.mark.parametrize("size", [2, 4])
 def test_the_shares_of_the_ranks_make_up_the_whole(attention: Any, qkv: Any, size: int) -> None:
     query, key, value = qkv
-    shares = [
-        attention.attend_share(query[positions_of(rank, size, 16)], key, value, rank, size) for rank in range(size)
-    ]
+    held = [own_slices(query.transpose(0, 1), rank, size).transpose(0, 1) for rank in range(size)]
+    shares = [attention.attend_share(held[rank], key, value, rank, size) for rank in range(size)]
     torch.testing.assert_close(in_order(torch.stack(shares)), by_hand(query, key, value))
 
 
@@ -117,7 +118,7 @@ def test_the_target_is_the_installed_release_line() -> None:
 
 
 def test_layers_that_are_not_installed_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sftc.runtime.megatron.find_spec", lambda _: None)
+    monkeypatch.setattr("sftc.runtime.megatron.arguments.find_spec", lambda _: None)
     require_layers("local")
     with pytest.raises(UserError, match="Transformer Engine is not installed"):
         require_layers("transformer_engine")
@@ -166,3 +167,34 @@ def test_a_seed_for_the_gpu_seeds_the_cpu() -> None:
         draws.append(torch.rand(1).item())
     torch.set_rng_state(state)
     assert draws[0] == draws[2] != draws[1]
+
+
+def test_a_continued_run_trains_at_its_own_learning_rate() -> None:
+    """The groups of a checkpoint differ from the run's in nothing but the rates, so they are the same groups."""
+    pytest.importorskip("megatron.core")
+    from megatron.core.optimizer.optimizer import MegatronOptimizer
+
+    from sftc.runtime.megatron.mends import mend_learning_rate
+
+    mend_learning_rate()
+    ours = [{"max_lr": 0.001, "min_lr": 0.0, "wd_mult": mult, "params": []} for mult in (1.0, 0.0)]
+    saved = [{"max_lr": 0.002, "min_lr": 0.1, "wd_mult": mult, "params": [mult], "step": 6} for mult in (1.0, 0.0)]
+    paired = MegatronOptimizer._filter_and_reorder_param_groups(ours, saved)
+    assert [(group["max_lr"], group["min_lr"], group["step"]) for group in paired] == [(0.001, 0.0, 6)] * 2
+    assert [group["wd_mult"] for group in paired] == [1.0, 0.0]
+    own_rates = [{"max_lr": 0.5, "wd_mult": 1.0, "params": []}, {"max_lr": 0.7, "wd_mult": 1.0, "params": []}]
+    with pytest.raises(ValueError, match="Could not find parameter group"):
+        MegatronOptimizer._filter_and_reorder_param_groups(own_rates, saved)
+
+
+def test_norms_of_queries_and_keys_that_torch_has_already_are_kept() -> None:
+    pytest.importorskip("megatron.core")
+    from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
+
+    from sftc.runtime.model import _torch_native
+
+    for options, name in (({"qk_l2_norm": True}, "L2Norm"), ({"qk_layernorm": True}, "RMSNorm"), ({}, "IdentityOp")):
+        layer = _torch_native(get_gpt_layer_local_spec(**options), RMSNorm)
+        attention = layer.submodules.self_attention.submodules
+        assert (attention.q_layernorm.__name__, attention.k_layernorm.__name__) == (name, name)
+        assert attention.core_attention.__name__ == "TorchAttention"

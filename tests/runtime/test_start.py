@@ -7,7 +7,7 @@ import pytest
 from build_dir import write_build
 
 from sftc.runtime.bundle import Bundle, read_bundle
-from sftc.runtime.checkpoint.start import claim, decide
+from sftc.runtime.checkpoint.start import claim, decide, other_data, require_writable
 from sftc.runtime.errors import UserError
 
 
@@ -39,7 +39,7 @@ def test_nothing_there_is_a_random_start(bundle_of: Any) -> None:
 
 def test_own_checkpoints_are_resumed_in_full(bundle_of: Any) -> None:
     bundle = bundle_of(model__load="given", checkpoint__finetune=False, checkpoint__no_load_optim=True)
-    claim(bundle)
+    claim(bundle, "key")
     checkpoint(Path("run/checkpoints"), 5)
     start = decide(bundle)
     assert (start.kind, start.iteration, start.arguments) == ("resume", 5, ())
@@ -48,7 +48,7 @@ def test_own_checkpoints_are_resumed_in_full(bundle_of: Any) -> None:
 
 def test_the_last_iteration_is_the_end(bundle_of: Any) -> None:
     bundle = bundle_of()
-    claim(bundle)
+    claim(bundle, "key")
     checkpoint(Path("run/checkpoints"), 8)
     assert decide(bundle).kind == "complete"
 
@@ -69,9 +69,14 @@ def test_a_release_has_weights(bundle_of: Any) -> None:
     ("optim", "rng", "options", "said"),
     [
         (False, False, (), "in full"),
-        (True, False, ("--no-load-optim",), "without its optimizer state"),
+        (True, False, ("--no-load-optim",), "without its optimizer state and place in the learning-rate schedule"),
         (False, True, ("--no-load-rng",), "without its random state"),
-        (True, True, ("--no-load-optim", "--no-load-rng"), "without its optimizer state and random state"),
+        (
+            True,
+            True,
+            ("--no-load-optim", "--no-load-rng"),
+            "without its optimizer state and place in the learning-rate schedule and random state",
+        ),
     ],
 )
 def test_a_given_state_is_continued(
@@ -81,7 +86,7 @@ def test_a_given_state_is_continued(
     values = {"model__load": "given", "checkpoint__finetune": False}
     start = decide(bundle_of(**values, checkpoint__no_load_optim=optim, checkpoint__no_load_rng=rng))
     assert (start.kind, start.iteration) == ("continue", 100)
-    assert start.arguments == ("--load", "given", *options)
+    assert start.arguments == ("--load", "given", "--override-opt-param-scheduler", *options)
     assert start.line.endswith(said)
 
 
@@ -94,7 +99,7 @@ def test_missing_weights_are_no_random_start(bundle_of: Any, tmp_path: Path, fin
 
 def test_a_torn_checkpoint_is_named_with_the_last_whole_one(bundle_of: Any) -> None:
     bundle = bundle_of()
-    claim(bundle)
+    claim(bundle, "key")
     save = Path("run/checkpoints")
     checkpoint(save, 3)
     checkpoint(save, 6, whole=False)
@@ -106,7 +111,7 @@ def test_a_torn_checkpoint_is_named_with_the_last_whole_one(bundle_of: Any) -> N
 @pytest.mark.parametrize("text", ["", "garbage", "-1"])
 def test_a_torn_tracker_is_an_error(bundle_of: Any, text: str) -> None:
     bundle = bundle_of()
-    claim(bundle)
+    claim(bundle, "key")
     checkpoint(Path("run/checkpoints"), 3, tracker=text)
     with pytest.raises(UserError, match="names no iteration"):
         decide(bundle)
@@ -114,14 +119,14 @@ def test_a_torn_tracker_is_an_error(bundle_of: Any, text: str) -> None:
 
 def test_a_checkpoint_that_is_gone_is_an_error(bundle_of: Any) -> None:
     bundle = bundle_of()
-    claim(bundle)
+    claim(bundle, "key")
     checkpoint(Path("run/checkpoints"), 3, tracker="7")
     with pytest.raises(UserError, match="`iter_0000007`, which is not there"):
         decide(bundle)
 
 
 def test_checkpoints_of_another_build_are_not_resumed(bundle_of: Any) -> None:
-    claim(bundle_of(train__lr=0.1))
+    claim(bundle_of(train__lr=0.1), "key")
     checkpoint(Path("run/checkpoints"), 3)
     with pytest.raises(UserError, match="of another build") as caught:
         decide(bundle_of(train__lr=0.2))
@@ -135,5 +140,31 @@ def test_checkpoints_of_nobody_known_are_not_resumed(bundle_of: Any) -> None:
 
 
 def test_a_claim_without_checkpoints_binds_nobody(bundle_of: Any) -> None:
-    claim(bundle_of(train__lr=0.1))
+    claim(bundle_of(train__lr=0.1), "key")
     assert decide(bundle_of(train__lr=0.2)).kind == "random"
+
+
+def test_a_claim_that_cannot_be_written_leaves_the_one_before(bundle_of: Any) -> None:
+    """A full disk at a resume must not take the checkpoints from the run."""
+    bundle = bundle_of()
+    claim(bundle, "key")
+    checkpoint(Path("run/checkpoints"), 3)
+    Path("run/checkpoints/sftc.tmp").mkdir()  # stands for whatever makes writing fail
+    with pytest.raises(UserError, match=r"`run/checkpoints/sftc\.json` cannot be written"):
+        claim(bundle, "key")
+    assert decide(bundle).kind == "resume"
+
+
+def test_a_claim_names_the_data(bundle_of: Any) -> None:
+    bundle = bundle_of()
+    assert other_data(bundle, "one") is None
+    claim(bundle, "one")
+    assert (other_data(bundle, "one"), other_data(bundle, "two")) == (None, "one")
+
+
+def test_a_place_where_no_checkpoint_can_be_written_is_told_before_anything_is_made(bundle_of: Any) -> None:
+    require_writable(bundle_of())
+    assert not Path("run").exists()
+    Path("run").write_text("")
+    with pytest.raises(UserError, match=r"`run/checkpoints` cannot be written: `.*/run` is a file"):
+        require_writable(bundle_of())

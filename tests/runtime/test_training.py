@@ -4,6 +4,7 @@ resumed or spread over ranks from one that was not.
 
 import contextlib
 import json
+import math
 import re
 import shutil
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from build_dir import write_build, write_pointer
+from build_dir import digest_of, write_build, write_pointer
 from ranks import PYTHON, Run, environment, torchrun, train
 
 from sftc.runtime.metrics import read
@@ -149,6 +150,18 @@ def wait_for_iteration(folder: Path, iteration: int, launcher: "subprocess.Popen
         time.sleep(0.02)
 
 
+def test_a_continued_run_may_be_longer_and_slower(sixth: Path, tmp_path: Path) -> None:
+    """Another length and another learning rate, with the optimizer: what `checkpoint.finetune: false` is for."""
+    values = {"model.load": str(sixth), "checkpoint.finetune": False, "train.train_iters": 12}
+    build = write_build(tmp_path / "build", values=values, arguments="--train-iters 12\n--lr 0.001\n")
+    write_pointer(build, tmp_path / "run")
+    ended = train(tmp_path, build)
+    assert ended.status == 0, ended.stderr
+    rates = [line["learning_rate"] for line in metrics_of(tmp_path) if "lm_loss" in line]
+    # cosine from 0.001 at iteration 0 to 0 at iteration 12, from the seventh on
+    assert rates == pytest.approx([0.0005 * (1 + math.cos(math.pi * step / 12)) for step in range(7, 13)])
+
+
 def seventh_iteration(given: Path, folder: Path, *, ranks: int = 1, layout: str = "") -> tuple[float, ...]:
     """Iteration 7 from the checkpoint of iteration 6: its loss, its gradient, the validation loss after its update.
 
@@ -165,7 +178,7 @@ def seventh_iteration(given: Path, folder: Path, *, ranks: int = 1, layout: str 
     write_pointer(build, folder / "run")
     ended = train(folder, build, ranks=ranks)
     assert ended.status == 0, ended.stderr
-    assert f"continuing `{given}` at iteration 6, without its optimizer state" in ended.stderr
+    assert f"continuing `{given}` at iteration 6, without its optimizer state and place in" in ended.stderr
     line, evaluation = metrics_of(folder)
     assert (line["iteration"], line["supervised_tokens"]) == (7, sum(1 + row * 7 % 20 for row in range(24, 28)))
     return line["lm_loss"], line["grad_norm"], evaluation["valid_loss"]
@@ -188,11 +201,12 @@ def on_one_rank(sixth: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 @pytest.mark.parametrize(
     "layout",
     [
+        "",
         "--tensor-model-parallel-size 2\n--sequence-parallel\n",
         "--context-parallel-size 2\n",
         "--pipeline-model-parallel-size 2\n",
     ],
-    ids=["tensor and sequence", "context", "pipeline"],
+    ids=["data", "tensor and sequence", "context", "pipeline"],
 )
 def test_two_ranks_compute_what_one_computes(
     layout: str, sixth: Path, on_one_rank: tuple[float, ...], tmp_path: Path
@@ -217,6 +231,22 @@ def test_arguments_that_megatron_refuses_are_no_crash(tmp_path: Path) -> None:
     assert ended.status == 1
     assert "error: Megatron refuses its arguments: unrecognized arguments: --no-such-option 1" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_resume_on_other_rows_is_told(tmp_path: Path) -> None:
+    build = write_build(tmp_path / "build", values={"launch.device": "cuda"})
+    write_pointer(build, tmp_path / "run")
+    save = tmp_path / "run/checkpoints"
+    (save / "iter_0000003").mkdir(parents=True)
+    (save / "iter_0000003/metadata.json").write_text("{}")
+    (save / "latest_checkpointed_iteration.txt").write_text("3")
+    for before in ("none", "other"):
+        (save / "sftc.json").write_text(json.dumps({"manifest": digest_of(build), "data": before}))
+        ended = train(tmp_path, build)
+        assert "finds no GPU here" in ended.stderr
+        assert ("WARNING: the rows or their preparation have changed: trained on other" in ended.stderr) == (
+            before == "other"
+        )
 
 
 def test_preparation_finds_the_edited_file(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from sftc.runtime.data.indexed import IndexedReader
 from sftc.runtime.data.prepare import Prepared, prepare, prepare_run
 from sftc.runtime.data.settings import Columns, DataSettings
-from sftc.runtime.data.store import locked
+from sftc.runtime.data.store import locked, new_directory, write_summary
 from sftc.runtime.errors import UserError
 
 type Settings = Callable[..., DataSettings]
@@ -239,6 +239,16 @@ def test_killed_preparation_is_done_again_and_waited_for(
     assert prepared.is_new
     assert len(stored(prepared)) == 5
     assert in_store(chosen) == [prepared.store.name]
+
+
+def test_what_another_node_has_made_meanwhile_is_kept(tmp_path: Path) -> None:
+    """Its ranks may be reading it, and a network file system may have shown it late."""
+    for content in ("first", "second"):
+        with new_directory(tmp_path, "key") as directory:
+            (directory / "rows").write_text(content)
+            write_summary(directory, {})
+    assert (tmp_path / "key" / "rows").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["key"]
 
 
 def test_lock_is_released(tmp_path: Path) -> None:

@@ -1,0 +1,7 @@
+"""The only package that knows Megatron's versions: what it is called, how it is started, what is mended in it."""
+
+from .arguments import parse, read_argument_file, require_layers, require_target
+from .news import Observer
+from .training import LayerSpec, train
+
+__all__ = ["LayerSpec", "Observer", "parse", "read_argument_file", "require_layers", "require_target", "train"]

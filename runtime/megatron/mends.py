@@ -1,0 +1,132 @@
+"""What is mended in Megatron 0.19 while it runs; each function says what is wrong there and what follows from it."""
+
+import importlib
+import multiprocessing
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from importlib.util import find_spec
+from multiprocessing.managers import SyncManager
+from types import ModuleType
+from typing import Any
+
+from ..process import die_with_parent
+from .wrapping import wrap_function
+
+
+def skip_compilation() -> None:
+    """The wheel ships the dataset helpers compiled and without the Makefile that Megatron runs to build them."""
+    datasets: Any = importlib.import_module("megatron.core.datasets.utils")
+    if find_spec("megatron.core.datasets.helpers_cpp") is not None:
+        datasets.compile_helpers = lambda: None
+
+
+def mend_distributed_optimizer() -> None:
+    """Let the distributed optimizer resume over torch's AdamW, which Megatron takes where TE and Apex are missing.
+
+    Three defects of 0.19. To load, Megatron asks the fresh optimizer for its state, and `state_dict()` asserts that all
+    its parameters agree on one step, of which a fresh optimizer has none (`len(steps) == 1` fails on zero). Then
+    `load_state_dict()` copies into fp32 parameters in place, which autograd forbids for a view of a leaf. And it leaves
+    all parameters one common step tensor, set back to what it was before loading: AdamW would count it up once per
+    parameter and correct the bias of its averages as if they were young. The saved step is in the parameter groups.
+    """
+    import torch
+
+    module = importlib.import_module("megatron.core.optimizer.distrib_optimizer")
+    cls = module.DistributedOptimizer
+    if module.HAVE_APEX_OR_TE or hasattr(cls.state_dict, "__wrapped__"):
+        return
+    save, load = cls.state_dict, cls.load_state_dict
+
+    @wraps(save)
+    def state_dict(self: Any) -> Any:
+        _fill_empty_state(self)
+        return save(self)
+
+    @wraps(load)
+    def load_state_dict(self: Any, state: Any) -> None:
+        with torch.no_grad():
+            load(self, state)
+        for group in self.optimizer.param_groups:
+            step = float(group.pop("step"))
+            for parameter in group["params"]:
+                self.optimizer.state[parameter]["step"] = torch.tensor(step)
+
+    cls.state_dict, cls.load_state_dict = state_dict, load_state_dict
+
+
+def mend_learning_rate() -> None:
+    """Let a run that continues another's state train at its own learning rate.
+
+    `--override-opt-param-scheduler` is meant for that, but 0.19 tells parameter groups apart by their `max_lr` and
+    `min_lr`, too, and finds none in a checkpoint of another rate (KeyError or ValueError).
+    """
+    plain: Any = importlib.import_module("megatron.core.optimizer.optimizer").MegatronOptimizer
+    distributed: Any = importlib.import_module("megatron.core.optimizer.distrib_optimizer").DistributedOptimizer
+    pair, load = plain._filter_and_reorder_param_groups, distributed.load_state_dict
+
+    @wraps(pair)
+    def paired(current: Any, saved: Any) -> Any:
+        _adopt_rates(current, saved)
+        return pair(current, saved)
+
+    @wraps(load)
+    def loaded(self: Any, state: Any) -> None:
+        if not self.is_stub_optimizer:
+            _adopt_rates(self.optimizer.param_groups, state["optimizer"]["param_groups"])
+        load(self, state)
+
+    plain._filter_and_reorder_param_groups = staticmethod(paired)
+    distributed.load_state_dict = loaded
+
+
+def _adopt_rates(current: Sequence[dict[str, Any]], saved: Sequence[dict[str, Any]]) -> None:
+    # groups with rates of their own (`--decoupled-lr`) stay as they are
+    rates = [{(group.get("max_lr"), group.get("min_lr")) for group in groups} for groups in (current, saved)]
+    if all(len(pairs) == 1 for pairs in rates):
+        for group in saved:
+            group["max_lr"], group["min_lr"] = next(iter(rates[0]))
+
+
+def mend_save_helper() -> None:
+    """Let the process that collects the results of checkpoint writers die with its rank.
+
+    Megatron spawns it at the first save and leaves it to Python to end it, which a SIGKILL of the rank prevents: each
+    killed run would leave half a gigabyte behind.
+    """
+    module: Any = importlib.import_module("megatron.core.dist_checkpointing.strategies.filesystem_async")
+
+    def results_queue(mp_mode: str = "spawn") -> Any:
+        if module._results_queue is None:
+            manager = SyncManager(ctx=multiprocessing.get_context(mp_mode))
+            manager.start(initializer=die_with_parent)
+            module._results_queue = manager.Queue()
+        return module._results_queue
+
+    module.get_write_results_queue = results_queue
+
+
+def mend_random_state(training: ModuleType) -> None:
+    """Let building the data loaders leave the random state alone.
+
+    Each draws a seed for its workers from torch's CPU generator, after a checkpoint has restored it. On the CPU device
+    that generator also drives dropout, and a resumed run would drop other entries than an undisturbed one.
+    """
+    import torch
+
+    def build(_: Mapping[str, Any], run: Callable[[], Any]) -> Any:
+        state = torch.get_rng_state()
+        iterators = run()
+        torch.set_rng_state(state)
+        return iterators
+
+    wrap_function(training, "build_train_valid_test_data_iterators", (), build)
+
+
+def _fill_empty_state(optimizer: Any) -> None:
+    import torch
+
+    inner = optimizer.optimizer
+    if len(inner.state) == 0:
+        optimizer.init_state_fn(inner, optimizer.config)
+        for values in inner.state.values():
+            values["step"] = torch.tensor(0.0)

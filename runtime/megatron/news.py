@@ -1,0 +1,128 @@
+"""Megatron's own logging, evaluation and checkpointing, listened to."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from types import ModuleType
+from typing import Any
+
+from .wrapping import wrap_function
+
+
+class Observer:
+    """What the training tells. Every rank has one; this one, of the ranks that report nothing, does not listen."""
+
+    def begun(self, iteration: int) -> None:
+        """Model, optimizer and data are ready; `iteration` are done."""
+
+    def stepped(
+        self, iteration: int, *, loss: float, learning_rate: float | None, grad_norm: float | None, tokens: int
+    ) -> None:
+        """A logged iteration: `loss` is the mean over the `tokens` supervised tokens of its global batch."""
+
+    def evaluated(self, iteration: int, *, loss: float) -> None:
+        """`loss` is the mean over all supervised tokens of the evaluation."""
+
+    def paused(self) -> None:
+        """What follows, an evaluation or a checkpoint, is no training."""
+
+    def went_on(self) -> None:
+        """Training goes on."""
+
+
+class News:
+    """Listens to Megatron's own logging, evaluation and checkpointing and tells the observer."""
+
+    def __init__(self, args: Any, observer: Observer) -> None:
+        self._args = args
+        self._observer = observer
+        self._counts: list[Any] = []  # supervised tokens of this rank's micro-batches since the last iteration
+        self._evaluated: set[int] = set()
+        self._valid_losses: dict[str, Any] = {}
+        self.iteration = 0
+        self.has_trained = False
+
+    def listen(self, training: ModuleType) -> None:
+        wrap_function(training, "training_log", ("iteration", "loss_dict", "learning_rate", "grad_norm"), self._log)
+        wrap_function(training, "evaluate", (), self._evaluate)
+        wrap_function(training, "evaluate_and_print_results", ("iteration",), self._evaluate_and_print)
+        wrap_function(training, "save_checkpoint_and_time", ("iteration",), self._aside)
+
+    def announcing(self, provider: Callable[..., Any]) -> Callable[..., Any]:
+        """The datasets provider, which pretrain() calls once the checkpoint is loaded and `args.iteration` is known."""
+
+        @wraps(provider)
+        def announced(*provider_args: Any, **kwargs: Any) -> Any:
+            if not kwargs.get("vp_stage"):
+                self.iteration = int(self._args.iteration)
+                self._observer.begun(self.iteration)
+            return provider(*provider_args, **kwargs)
+
+        announced.is_distributed = getattr(provider, "is_distributed", False)  # type: ignore[attr-defined]
+        return announced
+
+    def counting(self, forward_step: Callable[..., Any]) -> Callable[..., Any]:
+        """The forward step, with its loss function watched: the second of its three results is the token count."""
+        import torch
+
+        @wraps(forward_step)
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            output, loss_func = forward_step(*args, **kwargs)
+
+            def loss_and_count(*loss_args: Any, **loss_kwargs: Any) -> Any:
+                result = loss_func(*loss_args, **loss_kwargs)
+                if torch.is_grad_enabled():
+                    self._counts.append(result[1].detach())
+                return result
+
+            return output, loss_and_count
+
+        return counted
+
+    def _log(self, call: Mapping[str, Any], run: Callable[[], Any]) -> Any:
+        result, counts = run(), self._counts
+        self.iteration, self.has_trained, self._counts = call["iteration"], True, []
+        if self.iteration % self._args.log_interval == 0 and counts:  # only the last pipeline stage counts
+            self._observer.stepped(
+                self.iteration,
+                loss=float(call["loss_dict"]["lm loss"]),
+                learning_rate=_number(call["learning_rate"]),
+                grad_norm=_number(call["grad_norm"]),
+                tokens=_total(counts),
+            )
+        return result
+
+    def _evaluate(self, _: Mapping[str, Any], run: Callable[[], Any]) -> Any:
+        result = run()
+        self._valid_losses = result[0] or {}
+        return result
+
+    def _evaluate_and_print(self, call: Mapping[str, Any], run: Callable[[], Any]) -> Any:
+        iteration = call["iteration"]
+        if iteration in self._evaluated:  # pretrain() evaluates the last iteration once more after the loop
+            return None
+        self._evaluated.add(iteration)
+        result = self._aside(call, run)
+        if "lm loss" in self._valid_losses:
+            self._observer.evaluated(iteration, loss=float(self._valid_losses["lm loss"]))
+        return result
+
+    def _aside(self, _: Mapping[str, Any], run: Callable[[], Any]) -> Any:
+        """Not to be counted as time spent training."""
+        self._observer.paused()
+        result = run()
+        self._observer.went_on()
+        return result
+
+
+def _total(counts: Sequence[Any]) -> int:
+    """Over the micro-batches, and over the ranks that share the global batch."""
+    import torch
+    from megatron.core import mpu
+
+    total = torch.stack(list(counts)).sum(dtype=torch.int64)
+    torch.distributed.all_reduce(total, group=mpu.get_data_parallel_group(with_context_parallel=True))
+    return int(total)
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)

@@ -1,0 +1,64 @@
+"""Megatron's pretrain(), from the generated module to the last iteration."""
+
+import importlib
+import inspect
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+from ..errors import UserError
+from ..record import epoch_seconds
+from .arguments import parse
+from .mends import (
+    mend_distributed_optimizer,
+    mend_learning_rate,
+    mend_random_state,
+    mend_save_helper,
+    skip_compilation,
+)
+from .news import News, Observer
+
+type LayerSpec = Callable[..., Any]
+
+
+def train(arguments: Sequence[str], step: ModuleType, layer_spec: LayerSpec | None, observer: Observer) -> int:
+    """Run Megatron's pretrain() to its end and return the last iteration.
+
+    step: the generated module, with `forward_step` and `train_valid_test_datasets_provider`; layer_spec: what the
+    layers are made of, None for Megatron's own choice.
+    """
+    started = epoch_seconds()
+    training = importlib.import_module("megatron.training.training")
+    utils = importlib.import_module("megatron.training.argument_utils")
+    from megatron.core.enums import ModelType
+
+    skip_compilation()
+    mend_distributed_optimizer()
+    mend_learning_rate()
+    mend_save_helper()
+    mend_random_state(training)
+    args = parse(arguments)
+    config = utils.gpt_config_from_args(args)
+    if layer_spec is not None:
+        config.transformer_layer_spec = layer_spec
+    news = News(args, observer)
+    news.listen(training)
+    training.set_startup_timestamps(program_start=started, main_entry=started)
+    call = {
+        "cfg_container": utils.pretrain_cfg_container_from_args(args, config),
+        "train_valid_test_dataset_provider": news.announcing(step.train_valid_test_datasets_provider),
+        "model_type": ModelType.encoder_or_decoder,
+        "forward_step_func": news.counting(step.forward_step),
+    }
+    if missing := set(call) - set(inspect.signature(training.pretrain).parameters):
+        raise UserError(
+            f"this Megatron's pretrain() takes no `{min(missing)}`",
+            help="its version says 0.19 but it is another; use the released wheel or checkout",
+        )
+    try:
+        training.pretrain(**call)
+    except SystemExit as stop:  # how Megatron ends at --exit-interval, and also how it gives up, both with status 0
+        if stop.code or not news.has_trained:
+            when = f"after iteration {news.iteration}" if news.has_trained else "before the first iteration"
+            raise RuntimeError(f"Megatron gave up {when} with status {stop.code or 0}; its log says why") from stop
+    return news.iteration
