@@ -1,20 +1,22 @@
 """The build dir on disk: what state it is in, and how it is brought up to date. The only module that writes.
 
-A file is ours if the SHA256SUMS that lies there names it. Ours and unedited is replaced freely; ours and edited only
-when the user insists; anything else is left alone for good. Every file is staged beside its place and moved over it,
-the digests last: a crash leaves files that are whole, and digests that do not match them.
+A file is ours if the SHA256SUMS that lies there names it, and if that was itself written by sftc: many a download has a
+SHA256SUMS of its own. Ours and unedited is replaced freely; ours and edited only when the user insists; anything else
+is left alone for good. Every file is staged beside its place and moved over it, the digests last: a crash leaves files
+that are whole, and digests that do not match them.
 """
 
 import contextlib
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from .manifest import MANIFEST, ORIGINS, SUMS, read_sums
+from .manifest import BUILD_TYPE, MANIFEST, ORIGINS, SUMS, read_sums
 from .render import Artifact
 
 
@@ -49,11 +51,12 @@ class Drift:
 
 
 def scan(directory: Path, artifacts: Iterable[Artifact]) -> Drift:
-    """Compare `directory` with `artifacts` by content. origins.json may lag behind: it is no part of what runs."""
+    """Compare `directory` with `artifacts` by content. origins.json may lag behind: it is no part of what runs.
+
+    Raises OSError for a path that the system does not take.
+    """
     wanted = {artifact.path: artifact for artifact in artifacts}
-    recorded = read_sums(_bytes(directory / SUMS) or b"")
-    if recorded:
-        recorded |= dict.fromkeys((ORIGINS, SUMS), "")
+    recorded = _recorded(directory)
     states = {path: _state(directory / path, artifact, recorded.get(path)) for path, artifact in wanted.items()}
     for path, digest in recorded.items():
         # Names come from a file on disk: only plain ones inside the directory are ever touched.
@@ -82,13 +85,24 @@ def apply(directory: Path, artifacts: Iterable[Artifact], drift: Drift) -> list[
     return written
 
 
+def _recorded(directory: Path) -> dict[str, str]:
+    """Path → sha256 of what sftc wrote there; empty for the two files that SHA256SUMS does not cover."""
+    recorded = read_sums(_bytes(directory / SUMS) or b"")
+    manifest = _bytes(directory / MANIFEST)
+    if MANIFEST not in recorded or (manifest is not None and BUILD_TYPE.encode() not in manifest):
+        return {}
+    return recorded | dict.fromkeys((ORIGINS, SUMS), "")
+
+
 def _state(path: Path, artifact: Artifact, recorded: str | None) -> State:
-    """`recorded` is the digest that SHA256SUMS names, empty for the two files that it does not cover."""
-    if path.is_symlink() or path.is_dir():
-        return State.FOREIGN
-    content = _bytes(path)
-    if content is None:
+    """`recorded` is the digest of `_recorded`. What is no plain, readable file is never ours."""
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
         return State.MISSING
+    content = _bytes(path)
+    if not stat.S_ISREG(mode) or content is None:
+        return State.FOREIGN
     if content == artifact.content:
         return State.CLEAN
     if recorded is None:
@@ -100,7 +114,8 @@ def _state(path: Path, artifact: Artifact, recorded: str | None) -> State:
 
 def _bytes(path: Path) -> bytes | None:
     with contextlib.suppress(OSError):
-        return path.read_bytes()
+        # A pipe would wait for a writer.
+        return path.read_bytes() if path.is_file() else None
     return None
 
 

@@ -25,6 +25,17 @@ from .reporters import REPORTERS
 RECIPE = click.Path(path_type=Path)
 ERRORS, DRIFT, REFUSED, BUG, INTERRUPTED = 1, 3, 4, 70, 130
 
+
+def _not_empty(_context: click.Context, _parameter: click.Parameter, path: Path | str) -> Path:
+    """`-o "$UNSET"` is a slip, not the current directory."""
+    if path == "":
+        raise click.BadParameter("the directory has no name; write `-o .` for the current one")
+    return Path(path)
+
+
+build_dir = click.option(
+    "-o", "--output", required=True, type=click.Path(), callback=_not_empty, metavar="DIR", help="The build dir."
+)
 report_format = click.option(
     "--format", "style", type=click.Choice(list(REPORTERS)), default="text", help="How problems are reported."
 )
@@ -48,18 +59,18 @@ def validate(recipes: tuple[Path, ...], strict: bool, style: str) -> None:
     Example:
       sftc validate recipes/quickstart/recipe.yaml
     """
-    results = [check_recipe(path, str(path)) for path in recipes]
+    results = [check_recipe(path, click.format_filename(path)) for path in recipes]
     _report(results, style, stream=sys.stdout)
     for path, result in zip(recipes, results, strict=True):
         if result.plan is not None:
-            click.echo(f"{path}: {_task_line(result)}", err=True)
+            click.echo(f"{click.format_filename(path)}: {_task_line(result)}", err=True)
     if any(_failed(result, strict) for result in results):
         sys.exit(ERRORS)
 
 
 @cli.command("compile")
 @click.argument("recipe", type=RECIPE)
-@click.option("-o", "--output", required=True, type=RECIPE, metavar="DIR", help="The build dir.")
+@build_dir
 @click.option("--force", is_flag=True, help="Overwrite artifacts that were edited. Foreign files are never touched.")
 @strict
 @report_format
@@ -71,18 +82,18 @@ def compile_command(recipe: Path, output: Path, force: bool, strict: bool, style
       sftc compile recipes/quickstart/recipe.yaml -o build/quickstart
       bash build/quickstart/launch.sh
     """
-    result = check_recipe(recipe, str(recipe))
+    result = check_recipe(recipe, click.format_filename(recipe))
     _report([result], style, stream=sys.stderr)
     if result.plan is None or _failed(result, strict):
         sys.exit(ERRORS)
     files = artifacts(result)
-    drift = builddir.scan(output, files)
-    _refuse(drift, output, force)
     try:
+        drift = builddir.scan(output, files)
+        _refuse(drift, output, force)
+        _refuse_input(result.plan["tokenizer.chat_template"], recipe, output)
         written = builddir.apply(output, files, drift)
     except OSError as error:
-        reason = f"{output} cannot be written: {error.strerror or error}"
-        _fail("SFTC603", reason, "check the path, its permissions and the free disk space", ERRORS)
+        _unusable(output, "written", error)
     for path in drift.having(State.LEFTOVER):
         click.echo(f"  removed    {output / path}", err=True)
     for file in files:
@@ -96,7 +107,7 @@ def compile_command(recipe: Path, output: Path, force: bool, strict: bool, style
 
 @cli.command()
 @click.argument("recipe", type=RECIPE)
-@click.option("-o", "--output", required=True, type=RECIPE, metavar="DIR", help="The build dir.")
+@build_dir
 @report_format
 def check(recipe: Path, output: Path, style: str) -> None:
     """Say whether the build dir DIR is what RECIPE compiles to now; exit 3 if it is not. Writes nothing.
@@ -105,11 +116,14 @@ def check(recipe: Path, output: Path, style: str) -> None:
     Example:
       sftc check recipes/quickstart/recipe.yaml -o build/quickstart
     """
-    result = check_recipe(recipe, str(recipe))
+    result = check_recipe(recipe, click.format_filename(recipe))
     _report([result], style, stream=sys.stderr)
     if result.plan is None:
         sys.exit(ERRORS)
-    drift = builddir.scan(output, artifacts(result))
+    try:
+        drift = builddir.scan(output, artifacts(result))
+    except OSError as error:
+        _unusable(output, "read", error)
     for path, state in drift.states.items():
         click.echo(f"{state:<8}  {output / path}")
     if not drift.clean:
@@ -164,9 +178,18 @@ def _refuse(drift: builddir.Drift, output: Path, force: bool) -> None:
         sys.exit(REFUSED)
 
 
-def _fail(code: str, message: str, help: str, status: int) -> NoReturn:
-    _say(code, message, help)
-    sys.exit(status)
+def _refuse_input(template: str | None, recipe: Path, output: Path) -> None:
+    """An input that lies where its copy would go would count as the copy, and go when the recipe needs it no more."""
+    target = output / "chat_template.jinja"
+    if template is not None and target.exists() and target.samefile(recipe.parent / template):
+        _say("SFTC601", f"{target} is the recipe's own chat template", "compile into another directory")
+        sys.exit(REFUSED)
+
+
+def _unusable(output: Path, verb: str, error: OSError) -> NoReturn:
+    reason = f"{output} cannot be {verb}: {error.strerror or error}"
+    _say("SFTC603", reason, "check the path, its permissions and the free disk space")
+    sys.exit(ERRORS)
 
 
 def _say(code: str, message: str, help: str) -> None:

@@ -188,20 +188,32 @@ _ROWS: dict[str, tuple[str, str]] = {
         "a sequence that context parallelism cannot split",
         "Each context-parallel rank holds one slice from the front and one from the back: 2 * CP slices in all.",
     ),
-    "SFTC414": ("virtual stages without a pipeline", "Interleaving needs at least two pipeline ranks."),
+    "SFTC414": (
+        "virtual stages that do not fit the pipeline",
+        "Interleaving needs at least two pipeline ranks, and hands micro-batches to them in groups of that many.",
+    ),
     "SFTC415": (
-        "an overlap without what it overlaps",
+        "a distributed optimizer or an overlap without what it needs",
+        "Only the states of Adam are split over the ranks. "
         "Only the distributed optimizer gathers parameters, and hiding that needs the gradient reduction hidden too.",
+    ),
+    "SFTC416": (
+        "a mean of micro-batches over split sequences",
+        "The ranks of a context-parallel group hold unequal shares of the supervised tokens: averaging their means "
+        "would weigh tokens by where in the sequence they stand. Only the sum over all tokens, divided once, does not.",
     ),
     "SFTC421": (
         "a global batch that the ranks do not divide",
         "Every data-parallel rank runs the same number of micro-batches in each iteration.",
     ),
     "SFTC422": (
-        "a warm-up longer than the schedule",
-        "The learning rate would never reach its peak; Megatron refuses to start.",
+        "a warm-up longer than the run or its schedule",
+        "The learning rate would never reach its peak; Megatron refuses to start only in the second case.",
     ),
-    "SFTC423": ("a schedule shorter than the run", "After `lr_decay_iters` the learning rate stays at `min_lr`."),
+    "SFTC423": (
+        "a schedule that ends before the run or after it",
+        "After `lr_decay_iters` the learning rate stays at `min_lr`; a run that ends earlier never comes down to it.",
+    ),
     "SFTC424": ("a final learning rate above the peak", "The schedule decays from `lr` to `min_lr`."),
     "SFTC425": (
         "recomputation that is half described",
@@ -244,6 +256,14 @@ _ROWS: dict[str, tuple[str, str]] = {
     "SFTC454": (
         "a path that starts with a tilde",
         "A home directory differs from person to person and from node to node, so no part of sftc expands `~`.",
+    ),
+    "SFTC455": (
+        "a value that a generated file cannot hold",
+        "megatron.args is read line by line, and sbatch knows no escape for a double quote.",
+    ),
+    "SFTC456": (
+        "a variable that is not the recipe's to set",
+        "bash, torchrun or who starts launch.sh sets it; from the recipe it would fail or be without effect.",
     ),
     "SFTC461": (
         "a compile-time file that cannot be read",

@@ -23,7 +23,7 @@ from ruamel.yaml.events import (
 from .diagnostics import Diagnostic, Related, Severity, Span
 from .pointers import join
 from .scalars import Scalar, resolve_plain
-from .source import SourceFile
+from .source import UNSEEN, SourceFile
 from .yaml_errors import syntax_error
 
 MAX_DEPTH = 32
@@ -288,8 +288,7 @@ class _Intake:
         if self._tag(event, None):
             return None, span
         if event.style is not None:
-            self._unseen(text, span, None)
-            return text, span
+            return None if self._unseen(text, span, None) else text, span
         if text == "<<":
             self.report("SFTC117", "the merge key `<<` is not allowed", span, help="write the keys out")
             if pointer is not None:
@@ -334,14 +333,15 @@ class _Intake:
         self.report("SFTC118", f"the tag `{tag}` is not allowed", span, pointer=pointer, help="write a plain value")
         return True
 
-    def _unseen(self, text: str, span: Span, pointer: str | None) -> None:
-        """Escapes in double quotes can spell what the source may not hold, and no command line could carry."""
-        for character in text:
-            if (ord(character) < 32 and character not in "\n\t") or 0xD800 <= ord(character) <= 0xDFFF:
-                message = f"the text holds the control character U+{ord(character):04X}"
-                self.report("SFTC104", message, span, pointer=pointer, help="remove the escape")
-                self._break(pointer)
-                return
+    def _unseen(self, text: str, span: Span, pointer: str | None) -> bool:
+        """Reports an escape in double quotes that spells what the source may not hold, and whether there was one."""
+        character = UNSEEN.search(text)
+        if character is None:
+            return False
+        message = f"the text holds the invisible character U+{ord(character[0]):04X}"
+        self.report("SFTC104", message, span, pointer=pointer, help="remove the escape")
+        self._break(pointer)
+        return True
 
     def _break(self, pointer: str | None) -> None:
         if pointer is not None:

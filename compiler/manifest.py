@@ -17,6 +17,7 @@ from .render import Artifact, template_names, template_text, to_json
 from .schemas import schema_text
 
 MANIFEST, SUMS, ORIGINS = "manifest.json", "SHA256SUMS", "origins.json"
+BUILD_TYPE = "urn:sftc:compile:1"
 
 
 def make_manifest(artifacts: Iterable[Artifact], recipe: Mapping[str, Any], plan: Plan) -> Artifact:
@@ -27,7 +28,7 @@ def make_manifest(artifacts: Iterable[Artifact], recipe: Mapping[str, Any], plan
         "predicateType": "https://slsa.dev/provenance/v1",
         "predicate": {
             "buildDefinition": {
-                "buildType": "urn:sftc:compile:1",
+                "buildType": BUILD_TYPE,
                 "externalParameters": {"name": plan.name, "recipe": {"sha256": _digest(_canonical(recipe))}},
                 "internalParameters": {"megatron": plan["megatron.target"]},
                 "resolvedDependencies": [_entry(name, text.encode()) for name, text in _dependencies(plan)],

@@ -11,14 +11,13 @@ from typing import Any
 
 from .diagnostics import Diagnostic, Severity
 from .loader import RecipeDocument
-from .options import Option, option_table, problem, spell
+from .options import Option, managed_options, option_table, problem, spell
 from .plan import Argument, Plan
 from .schemas import leaves, recipe_schema
 from .suggest import closest
 
 LOCAL_LAYERS = (
     ("--no-persist-layer-norm", "torch-native norms"),
-    ("--no-gradient-accumulation-fusion", "needs Apex or Transformer Engine"),
     ("--no-masked-softmax-fusion", "attention is torch-native"),
     ("--no-rope-fusion", "needs Apex or Transformer Engine"),
 )
@@ -29,26 +28,6 @@ CPU_DEVICE = (
     ("--no-bias-gelu-fusion", None, "a CUDA kernel"),
     ("--no-bias-dropout-fusion", None, "a CUDA kernel"),
 )
-# Options that would undo what the build dir promises, with what to do instead.
-REFUSED = {
-    "--sft": "the SFT flag is `task.is_instruction_dataset`; Megatron's own `--sft` trains on every token",
-    "--finetune": "use `checkpoint.finetune`",
-    "--load": "use `model.load`; a resume is found by itself",
-    "--pretrained-checkpoint": "use `model.load`",
-    "--no-load-optim": "use `checkpoint.no_load_optim`; on a resume it would discard the optimizer",
-    "--no-load-rng": "use `checkpoint.no_load_rng`; on a resume it would discard the random states",
-    "--use-checkpoint-args": "every argument stands in the reviewed file",
-    "--exit-on-missing-checkpoint": "a missing checkpoint stops the launch before the ranks start",
-    "--data-path": "use `data.train_data_path`",
-    "--train-data-path": "use `data.train_data_path`",
-    "--valid-data-path": "use `data.valid_data_path`",
-    "--mock-data": "use `data.train_data_path`",
-    "--train-samples": "use `train.train_iters`",
-    "--yaml-cfg": "the recipe is the configuration",
-    "--bf16": "use `train.precision`",
-    "--fp16": "use `train.precision`",
-    "--group-query-attention": "use `model.num_query_groups`",
-}
 
 
 def arguments(plan: Plan) -> Plan:
@@ -72,8 +51,13 @@ def check_raw(plan: Plan, document: RecipeDocument) -> list[Diagnostic]:
     table = option_table(plan["megatron.target"])
     managed = {table[option].dest: key for key, option in _key_options()}
     found = []
+    earlier: dict[str, str] = {}
     for name, value in plan["megatron.args"].items():
         message = _raw_problem(name, value, plan["megatron.target"], table, managed)
+        if message is None:
+            first = earlier.setdefault(table[_option_name(name)].dest, name)
+            if first != name:
+                message = "SFTC503", f"`{name}` sets what `{first}` has set", "remove one of the two"
         if message:
             code, text, help_text = message
             pointer = f"/megatron/args/{name}"
@@ -102,8 +86,8 @@ def _raw_problem(
             f"Megatron {target} has no option `{option_name}`",
             f"did you mean `{guess.removeprefix('--').replace('-', '_')}`?" if guess else None,
         )
-    if option_name in REFUSED:
-        return "SFTC502", f"`{option_name}` is not for `megatron.args`", REFUSED[option_name]
+    if option_name in managed_options():
+        return "SFTC502", f"`{option_name}` is not for `megatron.args`", managed_options()[option_name]
     if option.dest in managed:
         return "SFTC502", f"`{option_name}` has a recipe key of its own", f"use `{managed[option.dest]}`"
     if value is False and option.action != "boolean_optional":

@@ -47,6 +47,13 @@ def option_table(target: str) -> dict[str, Option]:
     return table
 
 
+@cache
+def managed_options() -> dict[str, str]:
+    """Options that would undo what a build dir promises, each with what to do instead; the same in every version."""
+    table: dict[str, str] = load_schema("megatron/managed.json")
+    return table
+
+
 def problem(option: Option, name: str, values: tuple[Any, ...]) -> str | None:
     """Why `values` do not suit `option`, or None. Values are what YAML gave: numbers, strings."""
     if option.is_flag:

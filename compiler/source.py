@@ -15,9 +15,10 @@ from .diagnostics import Diagnostic, Severity, Span
 MAX_BYTES = 128 * 1024
 
 # C0 but tab and line feed, DEL, C1, line and paragraph separators (which some readers count as line ends),
-# the marks that reorder text on screen (Unicode TR 36), an inner byte order mark, and the two non-characters.
-_UNSEEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff]"
+# the marks that reorder text on screen (Unicode TR 36), an inner byte order mark, the two non-characters, and
+# surrogates, which only an escape in a quoted text can spell.
+UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]"
 )
 
 _WIDE_MARKS = ((b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
@@ -76,7 +77,7 @@ def source_from_bytes(raw: bytes, name: str) -> tuple[SourceFile | None, list[Di
         return None, [_error("SFTC103", message, _one_character(name, before), _SAVE)]
     unseen = [
         _error("SFTC104", f"the invisible character U+{ord(match[0]):04X} is not allowed", _at(name, text, match))
-        for match in _UNSEEN.finditer(text)
+        for match in UNSEEN.finditer(text)
     ]
     if unseen:
         return None, unseen

@@ -155,7 +155,7 @@ def closest(word: str, candidates: Iterable[str]) -> str | None:
         other = _plain(candidate)
         if abs(len(other) - len(plain)) > limit or not other:
             continue
-        distance = _edits(plain, other)
+        distance = _edits(plain, other, limit)
         # One edit in two letters leaves nothing to recognize, unless it is a swap.
         if distance > limit or (distance and min(len(plain), len(other)) <= 2 and sorted(plain) != sorted(other)):
             continue
@@ -197,8 +197,11 @@ def _plain(word: str) -> str:
     return word.lower().replace("-", "").replace("_", "")
 
 
-def _edits(one: str, other: str) -> int:
-    """Insertions, deletions, substitutions and swaps of neighbours (optimal string alignment)."""
+def _edits(one: str, other: str, limit: int) -> int:
+    """Insertions, deletions, substitutions and swaps of neighbours (optimal string alignment).
+
+    Stops counting beyond `limit`: a file that is no recipe at all has hundreds of unknown keys.
+    """
     before_last: list[int] = []
     last = list(range(len(other) + 1))
     for i, letter in enumerate(one, 1):
@@ -208,5 +211,7 @@ def _edits(one: str, other: str) -> int:
             if i > 1 and j > 1 and letter == other[j - 2] and one[i - 2] == wanted:
                 cost = min(cost, before_last[j - 2] + 1)
             row.append(cost)
+        if min(row) > limit and min(last) > limit:
+            return limit + 1
         before_last, last = last, row
     return last[-1]

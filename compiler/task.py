@@ -86,7 +86,8 @@ def resolve_task(document: RecipeDocument) -> tuple[TaskResolution | None, list[
 
     Returns neither a task nor a diagnostic where the loader or the schema has reported the values it would rest on.
     """
-    task = document.data.get("task", {})
+    task = document.data.get("task")
+    task = {} if task is None else task  # `task:` with nothing below it says as much as no `task:`
     if not isinstance(task, dict) or _reported_elsewhere(document, task):
         return None, []
     kind = task.get("kind")

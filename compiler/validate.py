@@ -45,11 +45,20 @@ def validate(document: RecipeDocument, schema: _Schema) -> list[Diagnostic]:
 
 @cache
 def _validator_class() -> Any:
-    """Draft 2020-12, except that `1.0` is no integer: a count with a decimal point is a slip worth a word."""
+    """Draft 2020-12, except that `1.0` is no integer: a count with a decimal point is a slip worth a word.
+
+    And `$` in a pattern is the end, as ECMA-262 has it: to Python's `re` it also stands before a last line feed, which
+    would break out of a comment or a directive.
+    """
     checker = Draft202012Validator.TYPE_CHECKER.redefine(
         "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
     )
-    return validators.extend(Draft202012Validator, type_checker=checker)
+    plain = Draft202012Validator.VALIDATORS["pattern"]
+
+    def pattern(validator: Any, wanted: str, value: Any, schema: _Schema) -> Iterator[_Error]:
+        yield from plain(validator, wanted.removesuffix("$") + r"\Z" if wanted.endswith("$") else wanted, value, schema)
+
+    return validators.extend(Draft202012Validator, {"pattern": pattern}, type_checker=checker)
 
 
 def _pointer(error: _Error) -> str:
@@ -126,7 +135,10 @@ def _type(check: _Check, error: _Error, pointer: str) -> _Reports:
     wanted, name = needed(types), _name(pointer)
     message = f"{name} needs {wanted}, found {found(value, raw)}"
     if value is None:
-        help = f"give it {wanted}, or remove the line" if "default" in error.schema else f"give it {wanted}"
+        section = "properties" in error.schema
+        optional = "required" not in error.schema if section else "default" in error.schema
+        help = f"give it {'keys, indented below it' if section else wanted}"
+        help += ", or remove the line" if optional else ""
         return [check.report("SFTC202", pointer, f"{name} has no value", help)]
     if isinstance(value, float) and "integer" in types:
         help = f"write `{int(value)}`" if value.is_integer() else "leave out the fraction"
@@ -138,7 +150,7 @@ def _type(check: _Check, error: _Error, pointer: str) -> _Reports:
     help = ""
     if "string" in types and isinstance(value, (int, float)):
         help = f'put it in quotes: `"{raw}"`'
-    elif types == ["object"]:
+    elif "object" in types:
         help = f"write indented `key: value` lines below `{split(pointer)[-1]}:`"
     elif types == ["array"]:
         help = "write a list: `[a, b]`, or one `- a` per line"

@@ -103,6 +103,8 @@ def attend(
     mask = None
     if queries != keys:
         mask = torch.ones(queries, keys, dtype=torch.bool, device=q.device).tril(keys - queries)
+        # no CUDA kernel takes a mask and grouped queries together; torch would build the whole score matrix
+        k, v = (tensor.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for tensor in (k, v))
     out = F.scaled_dot_product_attention(
         q, k, v, mask, dropout, is_causal=mask is None, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
     )

@@ -2,12 +2,20 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from ..diagnostics import Diagnostic
+from ..quoting import QuotingError, sbatch
 from ..schemas import leaves
 from .context import Context
 
-SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIAL", re.IGNORECASE)
+# TOKENIZERS_PARALLELISM and MAX_TOKENS are none.
+SECRET = re.compile(r"TOKEN(?!IZE|S)|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIAL", re.IGNORECASE)
+
+# What bash lets nobody set; what torchrun tells each rank; what launch.sh reads before it exports anything.
+SET_BY_BASH = frozenset({"BASHOPTS", "BASH_VERSINFO", "EUID", "PPID", "SHELLOPTS", "UID"})
+SET_BY_TORCHRUN = frozenset({"RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"})
+SET_BY_STARTER = frozenset({"MASTER_ADDR", "MASTER_PORT", "SFTC_ROOT"})
 
 
 def slurm_keys(context: Context) -> Iterator[Diagnostic]:
@@ -34,12 +42,30 @@ def device(context: Context) -> Iterator[Diagnostic]:
 def secrets(context: Context) -> Iterator[Diagnostic]:
     for name in context["launch.environment"]:
         if SECRET.search(name):
-            yield context.error(
+            found = context.error(
                 "SFTC453",
                 f"launch.environment.{name}",
                 f"`{name}` looks like a secret, and its value would stand in the build dir",
                 help="export it in the shell that starts launch.sh; the ranks inherit it",
             )
+            # Reports quote the line at a place, and end up in the logs of a CI job: the value must not.
+            where = f" (`launch.environment`, line {found.span.line})" if found.span else ""
+            yield replace(found, span=None, message=found.message + where)
+
+
+def variables(context: Context) -> Iterator[Diagnostic]:
+    for name in context["launch.environment"]:
+        if name in SET_BY_BASH:
+            message, help = f"`{name}` is read-only in bash", "leave it out"
+        elif name in SET_BY_TORCHRUN:
+            message, help = f"torchrun sets `{name}` for each rank", "leave it out"
+        elif name in SET_BY_STARTER:
+            message, help = f"launch.sh reads `{name}` before it exports this", "export it where launch.sh is started"
+        elif name == "PYTHONPATH" and context["megatron.path"] is not None:
+            message, help = "`megatron.path` sets `PYTHONPATH`", "export the rest of it where launch.sh is started"
+        else:
+            continue
+        yield context.error("SFTC456", f"launch.environment.{name}", message, help=help)
 
 
 def home_directories(context: Context) -> Iterator[Diagnostic]:
@@ -51,4 +77,20 @@ def home_directories(context: Context) -> Iterator[Diagnostic]:
             yield context.warning("SFTC454", key, message, help=help)
 
 
-RULES = (slurm_keys, device, secrets, home_directories)
+def unwritable(context: Context) -> Iterator[Diagnostic]:
+    """Values for which a generated file has no spelling: its lines are read one by one."""
+    raw = {f"megatron.args.{name}": value for name, value in context["megatron.args"].items()}
+    paths = {key: context[key] for key, schema in leaves() if schema.get("format") == "run-time-path"}
+    for key, value in (paths | raw).items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and "".join(text.splitlines()) != text:
+                yield context.error("SFTC455", key, f"`{key}` holds a line break", help="write it on one line")
+    for key, item in context.plan.values.items():
+        try:
+            sbatch("" if item.value is None or not key.startswith("launch.slurm.") else item.value)
+        except QuotingError:
+            message = f"`{key}` holds a line break or a double quote, which no #SBATCH directive can carry"
+            yield context.error("SFTC455", key, message, help="take it out")
+
+
+RULES = (slurm_keys, device, secrets, variables, home_directories, unwritable)

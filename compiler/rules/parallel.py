@@ -41,11 +41,35 @@ def context_slices(context: Context) -> Iterator[Diagnostic]:
         yield context.error("SFTC413", "train.seq_length", message, also=(CP,))
 
 
+def context_means(context: Context) -> Iterator[Diagnostic]:
+    cp, key = context[CP], "train.calculate_per_token_loss"
+    if cp > 1 and not context[key]:
+        message = f"with context_parallel_size ({cp}) each rank would average over the tokens of its own slices only"
+        yield context.error("SFTC416", key, message, also=(CP,), help=f"write `{key.removeprefix('train.')}: true`")
+
+
 def virtual_stages(context: Context) -> Iterator[Diagnostic]:
     key = "parallel.num_virtual_stages_per_pipeline_rank"
     if context[key] and context[PP] == 1:
         message = f"{key.removeprefix('parallel.')} needs pipeline_model_parallel_size > 1"
         yield context.error("SFTC414", key, message, also=(PP,), help="leave it out")
+    elif context[key]:
+        size, micro = context["train.global_batch_size"], context["train.micro_batch_size"]
+        replicas, pp = context["parallel.data_parallel_size"], context[PP]
+        count, rest = divmod(size, micro * replicas)
+        if not rest and count % pp:
+            message = (
+                f"with virtual stages the micro-batches of an iteration must be a multiple of PP({pp}): "
+                f"global_batch_size({size}) / (micro_batch_size({micro}) * DP({replicas})) = {count}"
+            )
+            yield context.error("SFTC414", "train.global_batch_size", message, also=(key, PP))
+
+
+def distributed_optimizer(context: Context) -> Iterator[Diagnostic]:
+    key, optimizer = "parallel.use_distributed_optimizer", context["train.optimizer"]
+    if context[key] and optimizer != "adam":
+        message = f"the distributed optimizer splits the states of adam, and train.optimizer is {optimizer}"
+        yield context.error("SFTC415", key, message, also=("train.optimizer",), help="leave it out")
 
 
 def overlap(context: Context) -> Iterator[Diagnostic]:
@@ -56,4 +80,4 @@ def overlap(context: Context) -> Iterator[Diagnostic]:
                 yield context.error("SFTC415", "parallel.overlap_param_gather", message, also=(key,))
 
 
-RULES = (world_size, sequence_parallel, context_slices, virtual_stages, overlap)
+RULES = (world_size, sequence_parallel, context_slices, context_means, virtual_stages, distributed_optimizer, overlap)

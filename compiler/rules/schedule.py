@@ -20,8 +20,11 @@ def batch(context: Context) -> Iterator[Diagnostic]:
 
 
 def warmup(context: Context) -> Iterator[Diagnostic]:
-    iters, decay = context[WARMUP], context[DECAY]
-    if iters >= decay:
+    iters, decay, run = context[WARMUP], context[DECAY], context[ITERS]
+    if run <= iters < decay:
+        message = f"the warm-up ({iters} iterations) does not end before the run does ({run})"
+        yield context.error("SFTC422", WARMUP, message, also=(ITERS, DECAY), help=f"at most {run - 1}")
+    elif iters >= decay:
         message = f"the warm-up ({iters} iterations) does not end before the schedule does ({decay})"
         yield context.error("SFTC422", WARMUP, message, also=(ITERS, DECAY), help=f"at most {decay - 1}")
 
@@ -30,6 +33,9 @@ def decay(context: Context) -> Iterator[Diagnostic]:
     end, iters = context[DECAY], context[ITERS]
     if end < iters and context["train.lr_decay_style"] != "constant":
         message = f"the schedule ends at iteration {end} of {iters}: the rest trains at min_lr"
+        yield context.warning("SFTC423", DECAY, message, also=(ITERS, "train.min_lr"))
+    elif end > iters and context["train.lr_decay_style"] in ("linear", "cosine"):
+        message = f"the run ends at iteration {iters} of the schedule's {end}: the learning rate does not reach min_lr"
         yield context.warning("SFTC423", DECAY, message, also=(ITERS, "train.min_lr"))
 
 

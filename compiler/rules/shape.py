@@ -6,6 +6,7 @@ from ..diagnostics import Diagnostic
 from .context import Context
 
 TP = "parallel.tensor_model_parallel_size"
+MEGATRON_TOPK = 2  # its default of --moe-router-topk
 HEADS, GROUPS = "model.num_attention_heads", "model.num_query_groups"
 
 
@@ -54,7 +55,7 @@ def pipeline_layers(context: Context) -> Iterator[Diagnostic]:
 def experts(context: Context) -> Iterator[Diagnostic]:
     count, topk = context["model.num_experts"], context["model.moe_router_topk"]
     ep_key = "parallel.expert_model_parallel_size"
-    ep = context[ep_key]
+    ep, tp = context[ep_key], context[TP]
     if count is None:
         for key in ("model.moe_router_topk", "model.moe_ffn_hidden_size", "model.moe_aux_loss_coeff"):
             if context.stated(key):
@@ -68,9 +69,17 @@ def experts(context: Context) -> Iterator[Diagnostic]:
     if count % ep:
         message = f"num_experts ({count}) is not a multiple of expert_model_parallel_size ({ep})"
         yield context.error("SFTC405", "model.num_experts", message, also=(ep_key,))
-    if topk is not None and topk > count:
-        message = f"moe_router_topk ({topk}) is larger than num_experts ({count})"
-        yield context.error("SFTC405", "model.moe_router_topk", message, also=("model.num_experts",))
+    if (topk or MEGATRON_TOPK) > count:
+        message = f"moe_router_topk ({topk or f'{MEGATRON_TOPK} if not set'}) is larger than num_experts ({count})"
+        key = "model.moe_router_topk" if topk else "model.num_experts"
+        yield context.error("SFTC405", key, message, also=("model.num_experts",) if topk else ())
+    if tp > 1 and not context["parallel.sequence_parallel"]:
+        message = (
+            f"a mixture of experts with tensor_model_parallel_size ({tp}) > 1 trains with sequence parallelism only"
+        )
+        yield context.error(
+            "SFTC405", TP, message, also=("model.num_experts",), help="add `sequence_parallel: true` under `parallel`"
+        )
 
 
 def positions(context: Context) -> Iterator[Diagnostic]:

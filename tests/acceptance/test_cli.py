@@ -147,6 +147,45 @@ def test_an_output_that_cannot_be_written_is_told(run_line, recipe, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("command", ["compile", "check"])
+def test_an_output_that_no_system_takes_is_told(run_line, recipe, command):
+    done = run_line(f"sftc {command} recipe.yaml -o {'x' * 300}")
+    assert done.returncode == 1
+    assert "error[SFTC603]" in done.stderr
+
+
+def test_an_output_without_a_name_is_not_the_current_directory(run_line, recipe, tmp_path):
+    before = sorted(tmp_path.iterdir())
+    done = run_line("sftc compile recipe.yaml -o ''")
+    assert done.returncode == 2
+    assert "-o ." in done.stderr
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_download_with_digests_of_its_own_is_refused_and_kept(run_line, recipe, tmp_path):
+    (tmp_path / "model.bin").write_bytes(b"")
+    empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    (tmp_path / "SHA256SUMS").write_text(f"{empty}  model.bin\n")
+    done = run_line("sftc compile recipe.yaml -o . --force")
+    assert done.returncode == 4
+    assert (tmp_path / "model.bin").exists()
+
+
+def test_the_recipe_s_own_template_never_becomes_an_artifact(run_line, recipe, tmp_path):
+    (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
+    edit(recipe, "tokenizer:", "tokenizer:\n  chat_template: chat_template.jinja")
+    assert run_line("sftc compile recipe.yaml -o .").returncode == 4
+    assert run_line("sftc compile recipe.yaml -o build").returncode == 0
+    assert run_line("sftc compile recipe.yaml -o build").returncode == 0
+
+
+def test_a_recipe_whose_name_is_no_text_compiles(recipe, tmp_path):
+    odd = os.fsencode(tmp_path) + b"/\xff.yaml"
+    recipe.rename(os.fsdecode(odd))
+    command = [sys.executable, "-m", "sftc.compiler", "compile", odd, "-o", tmp_path / "build"]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 0
+
+
 def test_artifacts_are_a_function_of_the_recipe_alone(run_line, recipe, tmp_path):
     """Two processes that differ in everything a machine may differ in write the same tree, modes included."""
     elsewhere = tmp_path / "else where"

@@ -118,9 +118,10 @@ def test_without_torchrun_there_is_one_sentence(hostile, tmp_path, fakes):
 def test_several_nodes_need_a_meeting_point(hostile, tmp_path, fakes):
     del fakes["MASTER_ADDR"]
     done = launch(hostile, tmp_path, fakes)
-    assert done.returncode != 0
-    assert "MASTER_ADDR: is not set; it is the host name of the first node" in done.stderr
+    assert done.returncode == 1
+    assert done.stderr == "launch.sh: MASTER_ADDR is not set; it is the host name of the first node\n"
     assert recorded(fakes) == []
+    assert "--rdzv-endpoint MASTER_ADDR:29500" in launch(hostile, tmp_path, fakes, "--dry-run").stdout
 
 
 def test_an_unknown_option_is_a_usage_error(hostile, tmp_path, fakes):

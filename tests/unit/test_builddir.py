@@ -1,19 +1,21 @@
 """The build dir on disk: states, what is overwritten, what never is, and what a crash leaves."""
 
+import hashlib
+import os
 from pathlib import Path
 
 import pytest
 
 from sftc.compiler import builddir
 from sftc.compiler.builddir import State, apply, scan
-from sftc.compiler.manifest import make_sums
+from sftc.compiler.manifest import BUILD_TYPE, make_sums
 from sftc.compiler.render import Artifact
 
 
 def build(**contents: str) -> tuple[Artifact, ...]:
     """Artifacts as compile makes them: two files, a manifest, the digests of all three, and origins.json."""
     files = [Artifact(path=f"{name}.txt", content=text.encode()) for name, text in contents.items()]
-    manifest = Artifact(path="manifest.json", content=repr(sorted(contents.items())).encode())
+    manifest = Artifact(path="manifest.json", content=f"{BUILD_TYPE} {sorted(contents.items())}".encode())
     return (*files, manifest, make_sums((*files, manifest)), Artifact(path="origins.json", content=b"{}"))
 
 
@@ -66,6 +68,24 @@ def test_a_file_without_record_is_foreign(tmp_path: Path) -> None:
         (tmp_path / name).write_text("somebody's own")
     foreign = scan(tmp_path, build(a="1")).having(State.FOREIGN)
     assert sorted(foreign) == ["SHA256SUMS", "a.txt", "manifest.json", "origins.json"]
+
+
+@pytest.mark.parametrize("manifest", [None, "{}"])
+def test_the_digests_of_somebody_else_make_nothing_ours(tmp_path: Path, manifest: str | None) -> None:
+    """A download often comes with a SHA256SUMS: what it names is neither removed nor overwritten."""
+    contents = {"model.bin": "weights", "a.txt": "1"} | ({"manifest.json": manifest} if manifest else {})
+    for name, text in contents.items():
+        (tmp_path / name).write_text(text)
+    sums = "".join(f"{hashlib.sha256(text.encode()).hexdigest()}  {name}\n" for name, text in contents.items())
+    (tmp_path / "SHA256SUMS").write_text(sums)
+    drift = scan(tmp_path, build(a="2"))
+    assert {"a.txt", "SHA256SUMS"} <= set(drift.having(State.FOREIGN))
+    assert drift.having(State.LEFTOVER, State.EDITED, State.STALE) == []
+
+
+def test_what_is_no_plain_file_is_foreign(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.txt")
+    assert scan(tmp_path, build(a="1")).having(State.FOREIGN) == ["a.txt"]
 
 
 def test_other_files_are_left_alone(tmp_path: Path) -> None:
@@ -137,8 +157,6 @@ def test_a_failed_write_leaves_no_scraps(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_modes_do_not_follow_the_umask(tmp_path: Path) -> None:
-    import os
-
     previous = os.umask(0o077)
     try:
         write(tmp_path, (Artifact(path="run.sh", content=b"", mode=0o755), Artifact(path="a.txt", content=b"")))

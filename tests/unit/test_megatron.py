@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from sftc.compiler.compile import Checked, artifacts, check_recipe
-from sftc.compiler.megatron import REFUSED
-from sftc.compiler.options import option_table, problem
+from sftc.compiler.options import managed_options, option_table, problem
 from sftc.compiler.plan import Argument
 from sftc.compiler.schemas import leaves
 
@@ -45,7 +44,7 @@ def test_every_option_that_the_schema_names_exists() -> None:
         if option
     ]
     assert len(named) > 50
-    assert [option for option in [*named, *REFUSED] if option not in TABLE] == []
+    assert [option for option in [*named, *managed_options()] if option not in TABLE] == []
 
 
 def test_defaults_and_choices_of_the_schema_suit_the_option() -> None:
@@ -128,6 +127,10 @@ def raw(tmp_path: Path, entries: str) -> list[tuple[str, str | None]]:
         ("bf16: true", "SFTC502", "use `train.precision`"),
         ("disable_bias_linear: true", "SFTC502", "use `model.add_bias_linear`"),
         ("no_load_optim: true", "SFTC502", None),
+        ("no_save_optim: true", "SFTC502", None),
+        ("full_validation: true", "SFTC502", None),
+        ("dataloader_type: cyclic", "SFTC502", None),
+        ("no_gradient_accumulation_fusion: true", "SFTC502", "use `train.gradient_accumulation_fusion`"),
         ("sft: true", "SFTC502", None),
         ("manual_gc_interval: many", "SFTC503", None),
         ("manual_gc_interval: 1.5", "SFTC503", None),
@@ -136,6 +139,14 @@ def raw(tmp_path: Path, entries: str) -> list[tuple[str, str | None]]:
         ("manual_gc: 1", "SFTC503", None),
         ("manual_gc: false", "SFTC503", "leave the line out"),
         ("timing_log_level: 7", "SFTC503", None),
+        ("{manual_gc: true, manual-gc: true}", "SFTC503", "remove one of the two"),
+        ("tokenizer_type: HuggingFaceTokenizer", "SFTC502", None),
+        ("distributed_backend: nccl", "SFTC502", "use `launch.device`"),
+        ("lr_warmup_fraction: 0.1", "SFTC502", None),
+        ("encoder_seq_length: 9", "SFTC502", "use `train.seq_length`"),
+        ("use_rotary_position_embeddings: true", "SFTC502", "use `model.position_embedding_type`"),
+        ("eod_mask_loss: true", "SFTC502", None),
+        ("ckpt_step: 3", "SFTC502", None),
     ],
 )
 def test_raw_options_that_are_refused(tmp_path: Path, entries: str, code: str, help: str | None) -> None:
@@ -159,6 +170,19 @@ def test_raw_options_that_are_taken(tmp_path: Path, entries: str, words: tuple[s
     assert (argument.option, *argument.values) == words
     assert argument.key is not None
     assert argument.key.startswith("megatron.args.")
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_no_raw_option_can_set_again_what_sftc_sets_itself(recipe: Path) -> None:
+    plan = check_recipe(recipe, recipe.name).plan
+    assert plan is not None
+    keys = {schema[name] for _, schema in leaves() for name in ("x-megatron", "x-megatron-false") if name in schema}
+    own = {
+        item.option for item in (*plan.arguments, *plan.cpu_arguments) if not (item.key or "").startswith("megatron.")
+    }
+    # Fusions may be switched off a second time.
+    flags = {option for option in own if option.endswith(("-fusion", "-layer-norm", "-initialization"))}
+    assert own - keys - flags - set(managed_options()) == set()
 
 
 def test_numbers_are_spelled_so_that_they_read_back(tmp_path: Path) -> None:

@@ -139,7 +139,6 @@ def test_following_the_help_gives_sft(section: str) -> None:
         "task: {is_sft: null}",
         "task: {kind: sftt}",
         "task: [is_sft]",
-        "task:",
         "task: {is_stf: true}",
         "task: {is_instruction_datset: true}",
         "tsak: {is_sft: true}",

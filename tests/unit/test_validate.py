@@ -252,6 +252,11 @@ def test_unknown_key_is_answered_with_the_one_that_was_meant(text: str, message:
     assert place(item)[1:] == (text.index(key) + 1, text.index(key) + 1 + len(key))
 
 
+@pytest.mark.parametrize("text", ['name: "demo\\n"', 'env: {"HOME\\n": x}'])
+def test_a_pattern_ends_where_the_text_ends(text: str) -> None:
+    assert [report.code for report in check(f"{text}\ntrain: {{lr: 1}}\n") if report.code == "SFTC208"] == ["SFTC208"]
+
+
 def test_all_at_once_and_in_order() -> None:
     text = "name: 5\ntrain:\n  precision: bf61\n  min_lr: -1\nmodel:\n  layers: 1.0\n  x: 1\nmix: []\n"
     assert [(item.code, place(item)[0]) for item in check(text)] == [

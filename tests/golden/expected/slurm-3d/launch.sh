@@ -17,6 +17,11 @@ if ! (cd -- "$build_dir" && sha256sum --check --strict --quiet SHA256SUMS) >&2; 
   exit 3
 fi
 
+# Where the nodes meet: MASTER_ADDR is the host name of the first one.
+if [[ ${1-} != --dry-run && -z ${MASTER_ADDR-} ]]; then
+  echo "launch.sh: MASTER_ADDR is not set; it is the host name of the first node" >&2
+  exit 1
+fi
 environment=(
   PYTHONSAFEPATH=1  # import installed packages only, no folder that lies here
   PYTHONUNBUFFERED=1  # the logs are complete when a rank dies
@@ -35,7 +40,7 @@ train=(
   --rdzv-id=slurm-3d
   --log-dir=runs/slurm-3d/logs
   --redirects=1
-  --rdzv-endpoint "${MASTER_ADDR:?is not set; it is the host name of the first node}:${MASTER_PORT:-29500}"
+  --rdzv-endpoint "${MASTER_ADDR:-MASTER_ADDR}:${MASTER_PORT:-29500}"
   -m sftc.runtime train "$build_dir"
 )
 
