@@ -59,22 +59,43 @@ def short_quickstart(repo_root: Path, tmp_path: Path) -> Path:
     return recipe
 
 
-def test_the_quickstart_learns_and_says_where_everything_is(repo_root: Path, tmp_path: Path) -> None:
-    (tmp_path / "recipes").symlink_to(repo_root / "recipes")
-    build = compile_recipe(repo_root / "recipes/quickstart/recipe.yaml", tmp_path)
-    done = launch(build, tmp_path)
+@pytest.fixture(scope="module")
+def trained(repo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> "tuple[Path, str]":
+    """The directory in which the whole quickstart was trained, and what it said."""
+    cwd = tmp_path_factory.mktemp("quickstart")
+    (cwd / "recipes").symlink_to(repo_root / "recipes")
+    done = launch(compile_recipe(repo_root / "recipes/quickstart/recipe.yaml", cwd), cwd)
     assert done.returncode == 0, done.stderr
-    run = tmp_path / "runs/quickstart"
+    return cwd, done.stderr
+
+
+def test_the_quickstart_learns_and_says_where_everything_is(trained: "tuple[Path, str]") -> None:
+    cwd, stderr = trained
+    run = cwd / "runs/quickstart"
     losses = [line["valid_loss"] for line in metrics(run) if "valid_loss" in line]
     assert losses[-1] < losses[0] / 2
     assert losses[-1] < 0.5, "random weights begin at ln 512 = 6.2"
-    said = dict(re.findall(r"^  (\w+) +(runs/\S+)$", done.stderr, re.MULTILINE))
+    said = dict(re.findall(r"^  (\w+) +(runs/\S+)$", stderr, re.MULTILINE))
     assert set(said) == {"checkpoint", "metrics", "TensorBoard"}
     for path in said.values():
-        assert (tmp_path / path).exists()
+        assert (cwd / path).exists()
     assert (run / "checkpoints/latest_checkpointed_iteration.txt").read_text() == "300"
     assert list((run / "tensorboard").glob("events.out.tfevents.*"))
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in stderr
+
+
+def test_its_weights_start_another_run(trained: "tuple[Path, str]", repo_root: Path, tmp_path: Path) -> None:
+    """`model.load`: iteration 0, a fresh schedule, and the loss of a model that has learnt already."""
+    given = trained[0] / "runs/quickstart/checkpoints"
+    recipe = short_quickstart(repo_root, tmp_path)
+    recipe.write_text(recipe.read_text().replace("init: random\n", f"load: {given}\n"))
+    done = launch(compile_recipe(recipe, tmp_path), tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"starting from the weights in `{given}`, at iteration 0" in done.stderr
+    lines = [line for line in metrics(tmp_path / "runs/quickstart") if "lm_loss" in line]
+    assert [line["iteration"] for line in lines] == list(range(1, 13))
+    assert lines[0]["lm_loss"] < 0.2
+    assert lines[0]["learning_rate"] == pytest.approx(1e-3), "half of the peak: the warm-up begins anew"
 
 
 def test_a_killed_quickstart_goes_on_as_if_nothing_had_happened(repo_root: Path, tmp_path: Path) -> None:
