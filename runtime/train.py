@@ -50,7 +50,7 @@ def run(build_dir: Path) -> None:
         cpu.activate()
         if bundle.value("launch.device") == "auto":
             where += ", because torch finds no GPU here (`launch.device: auto`)"
-    say(f"Megatron {version}: {where}")
+    say(f"Megatron {version}: {where}; setting up takes some seconds")
     arguments = arguments_of(bundle, start, device, validation)
 
     observer, record = megatron.Observer(), None

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from sftc.compiler import __version__
+
 ROOT = Path(__file__).resolve().parents[2]
 OURS = ("compiler", "runtime")
 SOURCES = sorted(path for folder in OURS for path in (ROOT / folder).rglob("*.py"))
@@ -93,6 +95,11 @@ def test_only_the_command_line_looks_around() -> None:
         if path.name not in {"cli.py", "__main__.py"}:
             assert "os.environ" not in path.read_text(), relative(path)
             assert "print(" not in path.read_text(), relative(path)
+
+
+def test_the_version_is_said_once() -> None:
+    """What artifacts are stamped with is what is installed."""
+    assert importlib.metadata.version("sftc") == __version__
 
 
 def test_the_light_install_is_light() -> None:
