@@ -119,6 +119,11 @@ def _bytes(path: Path) -> bytes | None:
     return None
 
 
+def write_file(target: Path, content: bytes) -> None:
+    """Replace a file that is no artifact at once. OSError if it cannot be written."""
+    _replace(target, Artifact(path=target.name, content=content))
+
+
 def _replace(target: Path, artifact: Artifact) -> None:
     handle, staged = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:

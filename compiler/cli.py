@@ -4,23 +4,26 @@ Exit codes are an interface: 0 done, 1 the recipe has errors, 2 a bad command li
 70 a bug in sftc, 130 interrupted. stdout carries the product, stderr the talk.
 """
 
+import contextlib
+import json
 import os
 import shlex
+import shutil
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
-from . import __version__, builddir
+from . import __version__, builddir, data_commands
 from .builddir import State
 from .compile import Checked, artifacts, check_recipe
 from .diagnostics import Diagnostic, Severity, has_errors
 from .plan import Plan
-from .render import supervised
 from .reporters import REPORTERS
+from .summary import layout_line, task_line
 
 RECIPE = click.Path(path_type=Path)
 ERRORS, DRIFT, REFUSED, BUG, INTERRUPTED = 1, 3, 4, 70, 130
@@ -63,7 +66,7 @@ def validate(recipes: tuple[Path, ...], strict: bool, style: str) -> None:
     _report(results, style, stream=sys.stdout)
     for path, result in zip(recipes, results, strict=True):
         if result.plan is not None:
-            click.echo(f"{click.format_filename(path)}: {_task_line(result)}", err=True)
+            click.echo(f"{click.format_filename(path)}: {task_line(result)}", err=True)
     if any(_failed(result, strict) for result in results):
         sys.exit(ERRORS)
 
@@ -98,11 +101,11 @@ def compile_command(recipe: Path, output: Path, force: bool, strict: bool, style
         click.echo(f"  removed    {output / path}", err=True)
     for file in files:
         click.echo(f"  {'wrote    ' if file.path in written else 'unchanged'}  {output / file.path}", err=True)
-    click.echo(f"{result.plan.name}: {_layout_line(result.plan)}", err=True)
+    click.echo(f"{result.plan.name}: {layout_line(result.plan)}", err=True)
     starter = "sbatch" if result.plan["launch.launcher"] == "slurm" else "bash"
     script = "launch.sbatch" if starter == "sbatch" else "launch.sh"
     click.echo(f"start it with: {starter} {shlex.quote(str(output / script))}", err=True)
-    click.echo(_task_line(result), err=True)
+    click.echo(task_line(result), err=True)
 
 
 @cli.command()
@@ -128,6 +131,99 @@ def check(recipe: Path, output: Path, style: str) -> None:
         click.echo(f"{state:<8}  {output / path}")
     if not drift.clean:
         sys.exit(DRIFT)
+
+
+@cli.group()
+def data() -> None:
+    """Prepare the data of a recipe and look at it. Needs the extra `data`: pip install 'sftc[data]'."""
+
+
+@data.command("prepare")
+@click.argument("recipe", type=RECIPE)
+def data_prepare(recipe: Path) -> None:
+    """Turn the rows of RECIPE into tokens and masks, as launch.sh does it, and print where they are.
+
+    \b
+    Example:
+      sftc data prepare recipes/quickstart/recipe.yaml
+    """
+    with _data_of(recipe) as (commands, about, _):
+        click.echo(_answer(commands.prepare_recipe(about)), nl=False)
+
+
+@data.command("stats")
+@click.argument("recipe", type=RECIPE)
+@click.option("--format", "style", type=click.Choice(["table", "json"]), default="table", help="What is printed.")
+def data_stats(recipe: Path, style: str) -> None:
+    """Print what the prepared data of RECIPE holds: counts, lengths, what is trained on, what was left out and why.
+
+    \b
+    Example:
+      sftc data stats recipes/quickstart/recipe.yaml
+    """
+    with _data_of(recipe) as (commands, about, _):
+        found = _answer(commands.statistics(about))
+        text = json.dumps(found, indent=2, ensure_ascii=False) + "\n" if style == "json" else commands.table(found)
+        click.echo(text, nl=False)
+
+
+@data.command("preview")
+@click.argument("recipe", type=RECIPE)
+@click.option("-n", "count", type=click.IntRange(min=1), help="How many samples; 5, or 1 with --row.")
+@click.option("--split", type=click.Choice(["train", "valid"]), help="Of which data; train, or both with --html.")
+@click.option("--row", type=click.IntRange(min=1), help="The first sample to show, counted from 1.")
+@click.option("--html", "page", type=click.Path(path_type=Path, dir_okay=False), help="Write a page for the review.")
+def data_preview(recipe: Path, count: int | None, split: str | None, row: int | None, page: Path | None) -> None:
+    """Show samples of RECIPE token by token, those that are trained on in colour.
+
+    \b
+    Examples:
+      sftc data preview recipes/quickstart/recipe.yaml -n 3
+      sftc data preview recipes/quickstart/recipe.yaml --html preview.html
+    """
+    target = None if page is None else Path.cwd() / page
+    with _data_of(recipe) as (commands, about, plan):
+        splits = (split,) if split else commands.splits(about) if page else ("train",)
+        choice = commands.Choice(splits=splits, first=row or 1, count=count or (1 if row else 5))
+        if page is None or target is None:
+            colour = _colour(sys.stdout)
+            columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 100
+            click.echo(_answer(commands.preview(about, choice, colour, columns)), nl=False, color=colour)
+            return
+        try:
+            if not data_commands.is_page(target):
+                _say("SFTC601", f"{page} was not written by sftc", "move it away, or name another file")
+                sys.exit(REFUSED)
+            data_commands.write_page(target, _answer(commands.page(about, choice)), plan)
+        except OSError as error:
+            _unusable(page, "written", error)
+    click.echo(f"wrote {page}", err=True)
+
+
+@contextlib.contextmanager
+def _data_of(recipe: Path) -> Iterator[tuple[Any, Any, Plan]]:
+    """The runtime's data commands, the recipe as they take it, and its plan; where launch.sh would look for paths."""
+    result = check_recipe(recipe, click.format_filename(recipe))
+    _report([result], "text", stream=sys.stderr)
+    if result.plan is None:
+        sys.exit(ERRORS)
+    try:
+        commands = data_commands.runtime()
+    except data_commands.MissingExtra as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(ERRORS)
+    root = os.environ.get("SFTC_ROOT") or "."
+    if not Path(root).is_dir():
+        raise click.UsageError(f"SFTC_ROOT is no directory: {root}")
+    with contextlib.chdir(root):
+        yield commands, data_commands.recipe_of(commands, result.plan), result.plan
+
+
+def _answer[T](found: T | None) -> T:
+    """None means that the problem has been told."""
+    if found is None:
+        sys.exit(ERRORS)
+    return found
 
 
 def main() -> NoReturn:
@@ -195,29 +291,3 @@ def _unusable(output: Path, verb: str, error: OSError) -> NoReturn:
 def _say(code: str, message: str, help: str) -> None:
     report = Diagnostic(code=code, severity=Severity.ERROR, message=message, help=help)
     click.echo(REPORTERS["text"]([report], {}, _colour(sys.stderr)), err=True, nl=False)
-
-
-def _task_line(result: Checked) -> str:
-    assert result.plan is not None
-    assert result.document is not None
-    task = result.plan.task
-    what = ("" if task.kind == "sft" else "NOT SFT, ") + f"loss on {supervised(result.plan)}"
-    place = result.document.places[task.pointers[0]].value
-    return f"task: {task.kind}, {what}, because {task.reason} ({place.file}:{place.line}:{place.column})"
-
-
-def _layout_line(plan: Plan) -> str:
-    sizes = {name: plan[f"parallel.{key}"] for name, key in _SIZES.items()}
-    layout = " * ".join(f"{name}({size})" for name, size in sizes.items())
-    return (
-        f"{layout} = {plan['launch.world_size']} rank(s), {plan['train.train_iters']} iterations of "
-        f"{plan['train.global_batch_size']} samples, Megatron-Core {plan['megatron.target']}"
-    )
-
-
-_SIZES = {
-    "TP": "tensor_model_parallel_size",
-    "PP": "pipeline_model_parallel_size",
-    "CP": "context_parallel_size",
-    "DP": "data_parallel_size",
-}

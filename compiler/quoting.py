@@ -6,6 +6,7 @@ bare `{{ value }}` cannot slip through review.
 
 import re
 import shlex
+from html import escape
 
 
 class QuotingError(ValueError):
@@ -36,6 +37,15 @@ class ArgumentLine(str):
     __slots__ = ()
 
 
+class HtmlText(str):
+    """Text between tags, or a quoted attribute's value."""
+
+    __slots__ = ()
+
+    def __html__(self) -> str:
+        return self
+
+
 class Comment(str):
     """Text behind a `#`, to the end of its line."""
 
@@ -64,6 +74,11 @@ def py(value: str | int | float | bool | None) -> PyLiteral:
         plain = value.isprintable() and '"' not in value and "\\" not in value
         return PyLiteral(f'"{value}"' if plain else repr(value))
     return PyLiteral(repr(value))
+
+
+def html(value: str | int | float) -> HtmlText:
+    """`value` as text of a page: no markup, whatever it holds."""
+    return HtmlText(escape(str(value), quote=True))
 
 
 def note(value: str) -> Comment:

@@ -3,6 +3,8 @@
 The only importer of jinja2. Templates hold no logic beyond `if` and `for`: what they need is computed here.
 """
 
+import base64
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +16,20 @@ import jinja2
 
 from . import __version__
 from .plan import Argument, Plan
-from .quoting import ArgumentLine, Comment, PyLiteral, SbatchWord, ShellWord, argument, note, py, sbatch, sh
+from .quoting import (
+    ArgumentLine,
+    Comment,
+    HtmlText,
+    PyLiteral,
+    SbatchWord,
+    ShellWord,
+    argument,
+    html,
+    note,
+    py,
+    sbatch,
+    sh,
+)
 
 SCRIPT, TEXT = 0o755, 0o644
 LINE = 140  # characters of a line of JSON
@@ -24,6 +39,7 @@ WORD_TYPES: Mapping[str, tuple[type, ...]] = {
     ".sbatch": (ShellWord, SbatchWord, Comment),
     ".py": (PyLiteral, Comment),
     ".args": (ArgumentLine, Comment),
+    ".html": (HtmlText,),
 }
 
 
@@ -81,11 +97,19 @@ def environment(name: str) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,
+        autoescape=name.endswith(".html"),
     )
-    filters: dict[str, Callable[..., Any]] = {"sh": sh, "sbatch": sbatch, "py": py, "note": note}
+    filters: dict[str, Callable[..., Any]] = {"sh": sh, "sbatch": sbatch, "py": py, "note": note, "html": html}
     env.filters.update(filters)
     return env
+
+
+def render_page(name: str, facts: Mapping[str, Any]) -> bytes:
+    """A page for people, which is no artifact. `script_digest` lets its own script run, and no other."""
+    source = template_text(name)
+    script = source.partition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment(name).from_string(source).render({**facts, "script_digest": digest}).encode()
 
 
 def _from_template(name: str, facts: Mapping[str, Any], *, path: str | None = None, mode: int = TEXT) -> Artifact:

@@ -6,22 +6,35 @@ from ..diagnostics import Diagnostic
 from .context import Context
 
 VALID = "data.valid_data_path"
-COLUMNS = {"messages": ("messages",), "prompt_completion": ("prompt", "completion", "system"), "text": ("text",)}
+# Which formats read which column.
+COLUMNS = {
+    "messages": ("messages",),
+    "prompt": ("prompt_completion",),
+    "completion": ("prompt_completion",),
+    "conversations": ("sharegpt",),
+    "instruction": ("alpaca",),
+    "input": ("alpaca",),
+    "output": ("alpaca",),
+    "history": ("alpaca",),
+    "system": ("prompt_completion", "sharegpt", "alpaca"),
+    "text": ("text",),
+}
 
 
 def row_format(context: Context) -> Iterator[Diagnostic]:
     kind, form = context["task.kind"], context["data.format"]
     if (kind == "pretrain") != (form == "text"):
-        fitting = "text" if kind == "pretrain" else "messages or prompt_completion"
+        fitting = "text" if kind == "pretrain" else "messages, prompt_completion, sharegpt or alpaca"
         yield context.error(
             "SFTC431", "data.format", f"a task of the kind {kind} reads rows of the format {fitting}, not {form}"
         )
         return
-    for owner, names in COLUMNS.items():
-        for key in (f"data.columns.{name}" for name in names):
-            if owner != form and context.stated(key):
-                message = f"`{key}` is read only with data.format: {owner}, and the format is {form}"
-                yield context.error("SFTC431", key, message, also=("data.format",))
+    for name, formats in COLUMNS.items():
+        key = f"data.columns.{name}"
+        if form not in formats and context.stated(key):
+            read_with = " or ".join(", ".join(formats).rsplit(", ", 1))
+            message = f"`{key}` is read only with data.format: {read_with}, and the format is {form}"
+            yield context.error("SFTC431", key, message, also=("data.format",))
     if kind == "pretrain" and context.stated("data.loss_on"):
         yield context.error(
             "SFTC431", "data.loss_on", "a pretrain task takes the loss on every token", help="leave it out"

@@ -13,11 +13,13 @@ from .turns import Span
 
 
 def token_mask(encoding: Any, ids: Sequence[int], rendered: Rendered, tokenizer: TextTokenizer) -> NDArray[np.uint8]:
-    """1 for each token that is trained on, else 0; as long as `ids`, which are the encoding's.
+    """1 for each token that is trained on, else 0; as long as `ids`, which are those of `encoding`: `rendered.tokens`,
+    or where there are none, the tokenizer's own for the text.
 
     A token must lie inside a span or outside of it: RowError for one that straddles a border. White space that a
     special token swallows (its `lstrip` or `rstrip`) is no such case, nor is white space that no token covers.
     """
+    assert rendered.tokens is None or encoding is rendered.tokens, "special tokens would come from data"
     mask = np.zeros(len(ids), dtype=np.uint8)
     for span in rendered.spans:
         if span.end_token is None:

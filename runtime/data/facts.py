@@ -37,14 +37,17 @@ TOOL: dict[str, Any] = {
     },
 }
 
+# The variables by which templates are told whether a model shall think.
+THINKING = ("enable_thinking", "thinking")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolDialect:
-    """How messages with tool calls have to look: `content` that is absent is left out or made an empty string, and
+    """How messages with tool calls have to look: `content` that is absent is left out, an empty string or null, and
     arguments are given as an object or as JSON text.
     """
 
-    content: Literal["absent", "empty"]
+    content: Literal["absent", "empty", "null"]
     arguments: Literal["object", "text"]
 
     def apply(self, messages: Sequence[Message]) -> list[Message]:
@@ -59,8 +62,8 @@ class ToolDialect:
                 for call in calls
             ]
         message = {**message, "tool_calls": calls}
-        if self.content == "empty":
-            message.setdefault("content", "")
+        if self.content != "absent":
+            message.setdefault("content", "" if self.content == "empty" else None)
         return message
 
 
@@ -74,15 +77,26 @@ class TemplateFacts:
         self.special = special
         self.source = template.text.source
         try:
-            self.generation_prompt = self._generation_prompt()
+            self.generation_prompt = self._generation_prompt({})
             self.end_tokens = self._end_tokens()
         except RowError as error:
             raise UserError(error.message, "the template must render a user message and an assistant message") from None
 
-    def _generation_prompt(self) -> str:
+    @cached_property
+    def other_prompts(self) -> tuple[str, ...]:
+        """The prompts that the template has besides, in which a model is told to think or not to; the longest first."""
+        found = set()
+        for name, value in product(THINKING, (False, True)):
+            try:
+                found.add(self._generation_prompt({name: value}))
+            except RowError:
+                continue
+        return tuple(sorted((text for text in found - {self.generation_prompt} if text.strip()), key=len, reverse=True))
+
+    def _generation_prompt(self, variables: dict[str, Any]) -> str:
         """What `add_generation_prompt` adds, from the border of a token on; empty for templates that ignore it."""
-        plain = self.template.render([ASK])
-        prompted = self.template.render([ASK], add_generation_prompt=True)
+        plain = self.template.render([ASK], variables=variables)
+        prompted = self.template.render([ASK], add_generation_prompt=True, variables=variables)
         pairs = enumerate(zip(plain, prompted, strict=False))
         border = next((at for at, (left, right) in pairs if left != right), min(len(plain), len(prompted)))
         # `<|end|>` and `<|assistant|>` share two characters, which belong to neither prompt.
@@ -97,7 +111,13 @@ class TemplateFacts:
         One stands behind the answer at the end of a conversation. Another one, in the middle, counts if it also stands
         between a question and the generation prompt: else it may be the header of what comes next.
         """
-        final = self._first_after(self.template.render([ASK, REPLY]), ANSWER)
+        text = self.template.render([ASK, REPLY])
+        if ANSWER not in text:
+            raise UserError(
+                f"the chat template `{self.source}` does not write an answer that is plain text",
+                "use a template for text; some of those for pictures want lists of parts",
+            )
+        final = self._first_after(text, ANSWER)
         if final is None:
             raise UserError(
                 f"the chat template `{self.source}` writes no special token right behind an answer, so nothing would "
@@ -130,7 +150,7 @@ class TemplateFacts:
         """The first way in which the template writes a tool call's name and arguments as JSON text or plain; None if it
         writes them in none.
         """
-        contents: tuple[Literal["absent", "empty"], ...] = ("absent", "empty")
+        contents: tuple[Literal["absent", "empty", "null"], ...] = ("absent", "empty", "null")
         arguments: tuple[Literal["object", "text"], ...] = ("object", "text")
         for style, content in product(arguments, contents):
             dialect = ToolDialect(content=content, arguments=style)

@@ -10,9 +10,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from .reader import json_type
-from .rows import RowError
+from .alpaca import to_messages
+from .rows import Row, RowError, column, json_type
 from .settings import Columns, Format
+from .sharegpt import to_message
 
 type Message = dict[str, Any]
 
@@ -29,48 +30,65 @@ class Conversation:
     tools: list[dict[str, Any]] | None = None
 
 
-def read_conversation(row: dict[str, Any], format: Format, columns: Columns) -> Conversation:
-    """The conversation of a row in `messages` or `prompt_completion` format, or RowError."""
-    if format == "prompt_completion":
-        return _from_pair(row, columns)
-    raw = _column(row, columns.messages, list, "an array of messages")
-    if not raw:
-        raise RowError("no-messages", f"column `{columns.messages}` is empty")
+def read_conversation(row: Row, format: Format, columns: Columns) -> Conversation:
+    """The conversation of a row in any format but `text`, or RowError."""
+    tools = None
+    match format:
+        case "prompt_completion":
+            row = _object(row)
+            raw = [
+                {"role": "user", "content": column(row, columns.prompt, str, "a string")},
+                {"role": "assistant", "content": column(row, columns.completion, str, "a string")},
+            ]
+            if columns.system is not None:
+                raw = _with_system(column(row, columns.system, (str, type(None)), "a string or null"), raw)
+        case "alpaca":
+            row = _object(row)
+            raw = _with_system(
+                columns.optional(row, "system", (str, type(None)), "a string or null"), to_messages(row, columns)
+            )
+        case "sharegpt":
+            raw = [to_message(item, index) for index, item in enumerate(_items(row, columns.conversations))]
+            if isinstance(row, dict):
+                raw = _with_system(columns.optional(row, "system", (str, type(None)), "a string or null"), raw)
+                tools = row.get("tools")
+        case _:
+            raw = _items(row, columns.messages)
+            tools = row.get("tools") if isinstance(row, dict) else None
     read = [_message(message, index) for index, message in enumerate(raw)]
     return Conversation(
-        messages=[message for message, _ in read],
-        train=tuple(train for _, train in read),
-        tools=_tools(row.get("tools")),
+        messages=[message for message, _ in read], train=tuple(train for _, train in read), tools=_tools(tools)
     )
 
 
-def read_text(row: dict[str, Any], columns: Columns) -> str:
+def read_text(row: Row, columns: Columns) -> str:
     """The text of a row in `text` format, or RowError."""
-    text: str = _column(row, columns.text, str, "a string")
+    text: str = column(_object(row), columns.text, str, "a string")
     if not text:
         raise RowError("no-text", f"column `{columns.text}` is empty")
     return text
 
 
-def _from_pair(row: dict[str, Any], columns: Columns) -> Conversation:
-    messages: list[Message] = [
-        {"role": "user", "content": _column(row, columns.prompt, str, "a string")},
-        {"role": "assistant", "content": _column(row, columns.completion, str, "a string")},
-    ]
-    if columns.system is not None:
-        system = _column(row, columns.system, (str, type(None)), "a string or null")
-        if system:
-            messages.insert(0, {"role": "system", "content": system})
-    return Conversation(messages=messages, train=(None,) * len(messages))
+def _object(row: Row) -> dict[str, Any]:
+    if isinstance(row, list):
+        raise RowError("not-an-object", "the row is an array, not an object with columns")
+    return row
 
 
-def _column(row: dict[str, Any], name: str, types: type | tuple[type, ...], wanted: str) -> Any:
-    if name not in row:
-        has = ", ".join(f"`{key}`" for key in row) or "no column at all"
-        raise RowError("no-column", f"there is no column `{name}`; the row has {has}")
-    if not isinstance(row[name], types):
-        raise RowError("wrong-type", f"column `{name}` holds {json_type(row[name])}, not {wanted}")
-    return row[name]
+def _items(row: Row, name: str) -> list[Any]:
+    """The messages of a row: those of its column `name`, or the row itself if it is a bare list."""
+    items: list[Any] = row if isinstance(row, list) else column(row, name, list, "an array of messages")
+    if not items:
+        raise RowError("no-messages", "the row is empty" if isinstance(row, list) else f"column `{name}` is empty")
+    return items
+
+
+def _with_system(system: str | None, messages: list[Any]) -> list[Any]:
+    if not system:
+        return messages
+    if messages[0]["role"] == "system":
+        raise RowError("bad-message", "message 1 is a system message, and the row's column has another")
+    return [{"role": "system", "content": system}, *messages]
 
 
 def _message(raw: Any, index: int) -> tuple[Message, bool | None]:

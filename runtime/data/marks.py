@@ -12,6 +12,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
 from .formats import REASONING_KEYS, Message
@@ -23,6 +24,8 @@ TOOLS = -1  # the message index of parts that belong to the list of tools
 FIRST_MARK = 0xF0000
 MAX_PARTS = 0x7FFE  # two marks each, short of the plane's two noncharacters
 MARK = re.compile("[\U000f0000-\U000ffffd\U00100000\U00100001]")
+# No mark closes a part but its own, and parts do not nest: the nearest two marks belong together.
+MARKED = re.compile("[\U000f0000-\U000ffffd][^\U000f0000-\U000ffffd]*[\U000f0000-\U000ffffd]")
 THOUGHT = re.compile(r"(<think>|</think>)")
 
 
@@ -50,6 +53,18 @@ class Located:
     points: list[tuple[int, int]] = field(default_factory=list)
     _own: dict[int, list[int]] = field(default_factory=dict)
 
+    def data(self) -> list[tuple[int, int]] | None:
+        """Where data stands, sorted spans; None if some marks have no counterpart or cross."""
+        spans: list[tuple[int, int]] = []
+        for index in self.opens.keys() | self.closes.keys():
+            opens, closes = self.opens.get(index, []), self.closes.get(index, [])
+            if len(opens) != len(closes):
+                return None
+            spans += zip(opens, closes, strict=True)
+        spans.sort()
+        crossed = any(start > end for start, end in spans) or any(a[1] > b[0] for a, b in pairwise(spans))
+        return None if crossed else spans
+
     def own(self, message: int) -> list[int]:
         """Indices of the parts of `message`."""
         if not self._own:
@@ -58,10 +73,11 @@ class Located:
         return self._own.get(message, [])
 
     def extent(self, message: int) -> tuple[int, int] | None:
-        """From the first to the last mark of `message`, or None if it has left none."""
-        spots = [
-            spot for index in self.own(message) for spot in (*self.opens.get(index, ()), *self.closes.get(index, ()))
-        ]
+        """From the first to the last mark of `message`, or None if it has left none. Echoes are left out."""
+        spots = []
+        for index in self.own(message):
+            most = 1 if self.parts[index].kind == "call" else None
+            spots += [*self.opens.get(index, ())[:most], *self.closes.get(index, ())[:most]]
         return (min(spots), max(spots)) if spots else None
 
     def around(self, message: int, first: int, last: int, length: int) -> tuple[int, int] | None:
@@ -84,10 +100,15 @@ class Located:
         index = self._at(start + 1)
         return index < len(self.points) and self.points[index][0] < end
 
-    def intact(self, index: int, text: str) -> bool:
-        """Does the part stand in `text` once, and as it is (or as JSON writes it)?"""
+    def intact(self, index: int, text: str, end: int) -> bool:
+        """Does the part stand in `text` once before `end`, and as it is (or as JSON writes it)?
+
+        Behind `end` a template may echo parts of a call, as some do that name the function with its result.
+        """
         opens, closes = self.opens.get(index, []), self.closes.get(index, [])
-        if len(opens) != 1 or len(closes) != 1:
+        if not opens or len(opens) != len(closes) or any(spot < end for spot in opens[1:]):
+            return False
+        if len(opens) > 1 and self.parts[index].kind != "call":
             return False
         written, part = text[opens[0] : closes[0]], self.parts[index]
         if written == part.text:
@@ -95,6 +116,11 @@ class Located:
         return part.kind == "call" and written in (
             json.dumps(part.text, ensure_ascii=ascii)[1:-1] for ascii in (False, True)
         )
+
+
+def unmarked(text: str) -> str:
+    """`text` without the parts that are marked in it."""
+    return MARKED.sub("\0", text)
 
 
 class Marker:

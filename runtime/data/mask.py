@@ -13,19 +13,20 @@ anything, and then it must hold; nothing is guessed:
 What a span has passed: it starts right behind the generation prompt (or behind a literal render of the prompt); it
 holds every word of the message once and unchanged, reasoning where the template keeps it; it holds no word of another
 message; it ends with an end-of-turn token, with only white space between the last word and that token unless tool calls
-are closed there. No special token comes from data, and none is formed at the border of data.
+are closed there. No special token comes from data (`plain`), and none is formed at the border of data.
 
 Marks come first because they cost one render per conversation, where prefixes cost two per turn, and because they know
 every character's owner. Prefixes prove less: templates that drop past reasoning are not stable under them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from .facts import TemplateFacts
 from .formats import Conversation, Message
-from .marks import MAX_PARTS, Located, Marker, locate
+from .marks import MAX_PARTS, Located, Marker, locate, unmarked
+from .plain import PlainEncoder, Tokens
 from .rows import RowError
 from .settings import LossOn
 from .template import ChatTemplate
@@ -36,13 +37,15 @@ from .turns import MarkedTurns, Span, Turns, UnmarkedTurns, Way
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendered:
     """A conversation's text with its supervised spans, in order. `lost_reasoning` counts messages whose reasoning the
-    template left out, as many do for past turns.
+    template left out, as many do for past turns. `tokens`, where there are some, are the tokens of the text, because
+    the tokenizer alone would make special tokens of data.
     """
 
     text: str
     spans: tuple[Span, ...]
     way: Way
     lost_reasoning: int = 0
+    tokens: Tokens | None = None
 
 
 def supervised_messages(conversation: Conversation, loss_on: LossOn) -> list[int]:
@@ -75,11 +78,13 @@ class MaskFinder:
     def __init__(self, template: ChatTemplate, tokenizer: TextTokenizer) -> None:
         self.template = template
         self.facts = TemplateFacts(template, tokenizer.special)
+        self._tokenizer = tokenizer
         self._special = tokenizer.special
+        self._plain: PlainEncoder | None = None
 
     def render(self, conversation: Conversation, loss_on: LossOn) -> Rendered:
         """The text and its proven spans, or RowError."""
-        self._refuse_special_tokens(conversation)
+        has_special = self._has_special_tokens(conversation)
         if loss_on == "all":
             if any(train is False for train in conversation.train):
                 raise RowError("bad-mark", "a message is marked not to be trained, but `data.loss_on` is all")
@@ -91,18 +96,31 @@ class MaskFinder:
         text = self.template.render(messages, tools)
         marker = Marker()
         marked_messages, marked_tools = marker.messages(messages), marker.tools(tools)
+        if has_special:
+            self._refuse_special_tokens(marked_messages, marked_tools, unmarked)
         located = None
         if len(marker.parts) <= MAX_PARTS:
             located = self._locate(marked_messages, marked_tools, text, marker)
-        if located is None:
+        if located is None or (has_special and located.data() is None):
+            if has_special:
+                self._refuse_special_tokens(messages, tools, str)
             turns: Turns = UnmarkedTurns(self.facts, conversation, text)
         else:
             turns = MarkedTurns(self.facts, conversation, text, located)
         lost_reasoning = turns.check_nothing_lost()
         if loss_on == "all":
-            return Rendered(text=text, spans=(Span(start=0, end=len(text), end_token=None),), way="whole text")
+            whole = (Span(start=0, end=len(text), end_token=None),)
+            return Rendered(text=text, spans=whole, way="whole text", tokens=self._tokens(text, turns))
         spans = tuple(turns.span(index) for index in wanted)
-        return Rendered(text=text, spans=spans, way=turns.way, lost_reasoning=lost_reasoning)
+        tokens = self._tokens(text, turns)
+        return Rendered(text=text, spans=spans, way=turns.way, lost_reasoning=lost_reasoning, tokens=tokens)
+
+    def _tokens(self, text: str, turns: Turns) -> Tokens | None:
+        if not turns.literal:
+            return None
+        if self._plain is None:
+            self._plain = PlainEncoder(self._tokenizer)
+        return self._plain.encode(text, turns.literal)
 
     def _locate(self, messages: list[Message], tools: Any, text: str, marker: Marker) -> Located | None:
         try:
@@ -120,18 +138,18 @@ class MaskFinder:
         messages = dialect.apply(conversation.messages)
         return Conversation(messages=messages, train=conversation.train, tools=conversation.tools)
 
-    def _refuse_special_tokens(self, conversation: Conversation) -> None:
-        # One search over everything; where it is matters only when there is one.
-        places = [(f"message {index + 1}", message) for index, message in enumerate(conversation.messages)]
-        values = [value for _, message in places for value in _strings(message)]
-        if self._special.search("\0".join([*values, *_strings(conversation.tools)])) is None:
-            return
-        for place, data in [*places, ("`tools`", conversation.tools)]:
+    def _has_special_tokens(self, conversation: Conversation) -> bool:
+        values = [value for message in conversation.messages for value in _strings(message)]
+        return self._special.search("\0".join([*values, *_strings(conversation.tools)])) is not None
+
+    def _refuse_special_tokens(self, messages: list[Message], tools: Any, left: Callable[[str], str]) -> None:
+        """RowError for special-token text in what `left` leaves of any text: where that is written is unknown."""
+        for place, data in [*((f"message {index + 1}", m) for index, m in enumerate(messages)), ("`tools`", tools)]:
             for value in _strings(data):
-                if match := self._special.search(value):
+                if match := self._special.search(left(value)):
                     raise RowError(
                         "special-token",
-                        f"{place} contains the text of the special token `{match.group()}`; data may not",
+                        f"{place} contains the text of the special token `{match.group()}` where it cannot be followed",
                     )
 
 

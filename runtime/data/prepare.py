@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import UserError
 from .indexed import IndexedWriter, token_dtype
 from .mask import MaskFinder
-from .reader import digest_rows, require_file
+from .reader import digest_rows, require_files, size_of
 from .rows import BadRows
 from .samples import SampleReader
 from .settings import DataSettings
@@ -62,7 +62,7 @@ def prepare(
     if settings.valid_data_path is not None:
         sources["valid"] = (settings.valid_data_path, "data.valid_data_path")
     for path, key in sources.values():
-        require_file(path, key)
+        require_files(path, key)
     tokenizer = TextTokenizer.load(settings.tokenizer_path, settings.vocab_size)
     template = None
     if settings.format != "text":
@@ -167,7 +167,7 @@ def _write_splits(
     directory: Path,
     report: Report,
 ) -> dict[str, Any]:
-    total = sum(path.stat().st_size for path, _ in sources.values())
+    total = sum(size_of(path) for path, _ in sources.values())
     tallies: dict[str, Tally] = {}
     done = rows = 0
     report(0, total, 0)
@@ -185,7 +185,7 @@ def _write_splits(
             for sample in reader.read(path, digests[split], tally, advance):
                 tokens.add(sample.ids)
                 masks.add(sample.mask)
-        done, rows = done + path.stat().st_size, rows + tally.rows
+        done, rows = done + size_of(path), rows + tally.rows
     report(total, total, rows)
     _refuse(tallies, reader.settings)
     summary: dict[str, Any] = {"splits": {split: tally.summary() for split, tally in tallies.items()}}

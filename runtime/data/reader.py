@@ -1,142 +1,90 @@
-"""JSON Lines files, one row at a time, in bounded memory.
-
-CRLF line ends and blank lines are accepted. A byte order mark, UTF-16, gzip and parquet are not: they are named, with
-the remedy, before any row is read.
-"""
+"""Rows of a file or a directory of files, one at a time, in bounded memory, and the digest that stands for them."""
 
 import hashlib
 import json
-import os
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..errors import UserError
-from .rows import RowError
-
-# What a file that is no JSON Lines begins with.
-FOREIGN = (
-    (b"\x1f\x8b", "is compressed with gzip", "unpack it first: `gunzip --keep {path}`"),
-    (b"PAR1", "is a parquet file", "write its rows as JSON Lines, one object per line"),
-    (
-        b"\xef\xbb\xbf",
-        "begins with a byte order mark",
-        "save it as UTF-8 without one: `sed -i '1s/^\\xEF\\xBB\\xBF//' {path}`",
-    ),
-    (b"\xff\xfe", "is UTF-16, or begins with a byte order mark", "save it as UTF-8 without a byte order mark"),
-    (b"\xfe\xff", "is UTF-16, or begins with a byte order mark", "save it as UTF-8 without a byte order mark"),
-)
-
-SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
+from .files import RowFile, find_files, opened, refuse_foreign
+from .jsonarray import json_array
+from .jsonrows import json_lines
+from .parquet import parquet_rows, require_pyarrow
+from .rows import Row, RowError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One line: its 1-based number, and the object on it or what is wrong with it. `end` is a byte offset."""
+    """One row, or what is wrong with it: its file and 1-based line there (in parquet: its number).
 
+    `end` is how many bytes are read, of all files together.
+    """
+
+    file: Path
     number: int
     end: int
-    row: dict[str, Any] | RowError
+    row: Row | RowError
 
 
-def require_file(path: Path, key: str) -> None:
-    """Raise UserError if `path`, which the recipe names under `key`, is no readable file."""
-    if path.is_file() and os.access(path, os.R_OK):
-        return
-    if path.is_dir():
-        raise UserError(f"`{key}`: `{path}` is a directory", "name one file")
-    if path.exists():
-        raise UserError(f"`{key}`: `{path}` cannot be read", "give this user the right to read it")
-    place = "" if path.is_absolute() else f", which is looked for in `{Path.cwd()}`"
-    raise UserError(
-        f"`{key}`: there is no file `{path}`{place}",
-        "put it there, or start launch.sh in the directory that the path is relative to, or set SFTC_ROOT to it",
-    )
+def require_files(path: Path, key: str) -> None:
+    """UserError if `path`, which the recipe names under `key`, is nothing that rows can be read from."""
+    for file in find_files(path, key):
+        if file.kind == "parquet":
+            require_pyarrow(file.path, key)
+        refuse_foreign(file, key)
+
+
+def size_of(path: Path) -> int:
+    """Bytes of the file `path`, or of the files of rows in the directory `path`."""
+    return sum(file.path.stat().st_size for file in find_files(path, "data"))
 
 
 def digest_rows(path: Path, key: str, advance: Callable[[int], None] = lambda _: None) -> str:
-    """The sha256 of a JSON Lines file, in hexadecimal; UserError if it is missing or of another kind."""
-    require_file(path, key)
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        chunk = stream.read(1 << 20)
-        for magic, what, remedy in FOREIGN:
-            if chunk.startswith(magic):
-                raise UserError(f"`{key}`: `{path}` {what}", remedy.format(path=path))
-        while chunk:
-            digest.update(chunk)
-            advance(len(chunk))
-            chunk = stream.read(1 << 20)
-    return digest.hexdigest()
+    """The sha256, in hexadecimal, of the rows in `path`: of a JSON Lines file it is that of the file.
+
+    For other kinds and for directories their kind, which decides what the bytes mean, and the order of the files count
+    too; names do not. `advance` hears of the bytes read. UserError if there is no such file, or it is of another kind.
+    """
+    require_files(path, key)
+    return _combined([(file, _digest(file.path, advance)) for file in find_files(path, key)])
 
 
 def read_lines(path: Path, *, sha256: str) -> Iterator[Line]:
-    """Every line of `path` that is not blank. Raises UserError at the end if the content is not that of `sha256`."""
-    digest = hashlib.sha256()
-    end = 0
-    with path.open("rb") as stream:
-        for number, raw in enumerate(stream, start=1):
-            digest.update(raw)
-            end += len(raw)
-            if not raw.isspace():
-                yield Line(number=number, end=end, row=_parse(raw))
-    if digest.hexdigest() != sha256:
+    """Every row of `path`, in the order of the files. Raises UserError at the end if they are not those of `sha256`."""
+    done = 0
+    digests: list[tuple[RowFile, str]] = []
+    for file in find_files(path, "data"):
+        if file.kind == "parquet":
+            size = file.path.stat().st_size
+            for number, total, row in parquet_rows(file.path):
+                yield Line(file=file.path, number=number, end=done + size * number // total, row=row)
+            # Read from end to start, so what was read cannot be digested on the way.
+            digests.append((file, _digest(file.path)))
+            done += size
+        else:
+            with opened(file) as (stream, raw):
+                rows = json_lines(stream) if file.kind == "jsonl" else json_array(stream, file.path)
+                for number, row in rows:
+                    yield Line(file=file.path, number=number, end=done + raw.count, row=row)
+                digests.append((file, raw.sha256()))
+                done += raw.count
+    if [file for file, _ in digests] != find_files(path, "data") or _combined(digests) != sha256:
         raise UserError(
             f"`{path}` changed while it was read; nothing was stored", "start again when its writer is done"
         )
 
 
-def _parse(raw: bytes) -> dict[str, Any] | RowError:
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return RowError("not-utf8", f"byte {error.start + 1} of the line, 0x{raw[error.start]:02x}, is not UTF-8")
-    try:
-        row = json.loads(text, parse_constant=_refuse_constant)
-    except RecursionError:
-        return RowError("not-json", "nested too deeply")
-    except ValueError as error:
-        if not raw.endswith(b"\n"):
-            return RowError("truncated", "the last line ends in the middle of its JSON value; the file is cut off")
-        reason = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-        return RowError("not-json", reason[:1].lower() + reason[1:])
-    if not isinstance(row, dict):
-        hint = "; this looks like one JSON array, and JSON Lines is wanted" if isinstance(row, list) else ""
-        return RowError("not-an-object", f"the line holds {json_type(row)}, not an object with columns{hint}")
-    # Only an escape can bring a lone surrogate into a string that was decoded from UTF-8.
-    if SURROGATE_ESCAPE.search(raw) and _has_lone_surrogate(row):
-        return RowError(
-            "lone-surrogate", "a string has half of a surrogate pair (\\ud800 to \\udfff), which is no text"
-        )
-    return row
+def _digest(path: Path, advance: Callable[[int], None] = lambda _: None) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+            advance(len(chunk))
+    return digest.hexdigest()
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"`{name}` is no JSON value")
-
-
-def _has_lone_surrogate(value: Any) -> bool:
-    try:
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        return True
-    return False
-
-
-def json_type(value: Any) -> str:
-    """The JSON name of `value`'s type, with its article."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return "a number"
-        case str():
-            return "a string"
-        case list():
-            return "an array"
-        case _:
-            return "an object"
+def _combined(digests: list[tuple[RowFile, str]]) -> str:
+    if [file.label for file, _ in digests] == [".jsonl"]:
+        return digests[0][1]
+    return hashlib.sha256(json.dumps([(file.label, digest) for file, digest in digests]).encode()).hexdigest()

@@ -1,9 +1,13 @@
-"""Rows that cannot be used: the exception that says so about one row, and the account of all of them."""
+"""Rows: what a row may be, the exception that says why one cannot be used, and the account of all of these."""
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 SHOWN = 20
+
+# An object with columns, or a bare list of messages.
+type Row = dict[str, Any] | list[Any]
 
 
 class RowError(Exception):
@@ -17,16 +21,19 @@ class RowError(Exception):
 
 @dataclass(slots=True)
 class BadRows:
-    """Counts bad rows by code and keeps the first `SHOWN` reports as `file:line: code message`."""
+    """Counts bad rows by code and keeps the first `SHOWN` reports as `file:line: code message`.
+
+    `file` is what the recipe names; where that is a directory, `add` is told the file in it.
+    """
 
     file: str
     counts: Counter[str] = field(default_factory=Counter)
     shown: list[str] = field(default_factory=list)
 
-    def add(self, line: int, error: RowError) -> None:
+    def add(self, line: int, error: RowError, file: str | None = None) -> None:
         self.counts[error.code] += 1
         if len(self.shown) < SHOWN:
-            self.shown.append(f"{self.file}:{line}: {error.code} {error.message}")
+            self.shown.append(f"{file or self.file}:{line}: {error.code} {error.message}")
 
     @property
     def total(self) -> int:
@@ -39,3 +46,30 @@ class BadRows:
             lines.append(f"... and {self.total - len(self.shown):,} more")
         totals = ", ".join(f"{code} {count:,}" for code, count in sorted(self.counts.items()))
         return "\n".join([*lines, f"by reason: {totals}"])
+
+
+def column(row: dict[str, Any], name: str, types: type | tuple[type, ...], wanted: str) -> Any:
+    """The value of column `name`; RowError if it is not there or of none of `types`, which `wanted` says in words."""
+    if name not in row:
+        has = ", ".join(f"`{key}`" for key in row) or "no column at all"
+        raise RowError("no-column", f"there is no column `{name}`; the row has {has}")
+    if not isinstance(row[name], types):
+        raise RowError("wrong-type", f"column `{name}` holds {json_type(row[name])}, not {wanted}")
+    return row[name]
+
+
+def json_type(value: Any) -> str:
+    """The JSON name of `value`'s type, with its article."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a string"
+        case list():
+            return "an array"
+        case _:
+            return "an object"

@@ -1,9 +1,9 @@
-"""Rows of one file to samples: read, render, tokenise in batches, mask, fit to the sequence length."""
+"""Rows of a file or directory to samples: read, render, tokenise in batches, mask, fit to the sequence length."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .align import token_mask
+from .detect import SUSPICIOUS, note_other_format, other_format, refuse_other_format
 from .formats import read_conversation, read_text
 from .mask import MaskFinder, Rendered
 from .reader import Line, read_lines
-from .rows import RowError
+from .rows import Row, RowError
 from .settings import DataSettings
 from .tally import Tally
 from .tokens import TextTokenizer
@@ -64,27 +65,40 @@ class SampleReader:
         for line in lines:
             tally.rows += 1
             if isinstance(line.row, RowError):
-                tally.bad.add(line.number, line.row)
+                tally.bad.add(line.number, line.row, str(line.file))
                 continue
             try:
-                rendered = self._render(line.row)
+                rendered = self._render(line.row, tally)
             except RowError as error:
-                tally.bad.add(line.number, error)
+                tally.bad.add(line.number, error, str(line.file))
                 continue
             # The row itself is no longer needed, and may be large.
-            batch.append((Line(number=line.number, end=line.end, row={}), rendered))
+            batch.append((replace(line, row={}), rendered))
             characters += len(rendered.text)
             if characters >= BATCH_CHARACTERS:
                 yield batch
                 batch, characters = [], 0
+        refuse_other_format(tally, self.settings.format)
         if batch:
             yield batch
 
-    def _render(self, row: dict[str, Any]) -> Rendered:
+    def _render(self, row: Row, tally: Tally) -> Rendered:
         settings = self.settings
+        try:
+            if self.finder is not None:
+                conversation = read_conversation(row, settings.format, settings.columns)
+            else:
+                text = read_text(row, settings.columns)
+        except RowError as error:
+            advice = other_format(row, settings.format, settings.columns) if error.code in SUSPICIOUS else None
+            if advice is None:
+                raise
+            note_other_format(advice, tally, settings.format)
+            raise RowError(
+                "other-format", f"the row is not of the format {settings.format}, but would be read with {advice}"
+            ) from None
         if self.finder is not None:
-            return self.finder.render(read_conversation(row, settings.format, settings.columns), settings.loss_on)
-        text = read_text(row, settings.columns)
+            return self.finder.render(conversation, settings.loss_on)
         if match := self.tokenizer.special.search(text):
             raise RowError("special-token", f"the text contains the special token `{match.group()}`; data may not")
         return Rendered(text=text, spans=(Span(start=0, end=len(text), end_token=None),), way="whole text")
@@ -94,11 +108,13 @@ class SampleReader:
     ) -> Iterator[Sample]:
         for (line, rendered), encoding in zip(batch, future.result(), strict=True):
             try:
+                if rendered.tokens is not None:
+                    encoding = rendered.tokens
                 ids: list[int] = encoding.ids
                 mask = token_mask(encoding, ids, rendered, self.tokenizer)
-                sample = self._fit(self._frame(ids, mask), line.number, tally)
+                sample = self._fit(self._frame(ids, mask), line, tally)
             except RowError as error:
-                tally.bad.add(line.number, error)
+                tally.bad.add(line.number, error, str(line.file))
                 continue
             if sample is not None:
                 self._count(sample, rendered, tally)
@@ -117,7 +133,7 @@ class SampleReader:
             mask = np.ones(len(ids), dtype=np.uint8)
         return Sample(ids=np.array(ids, dtype=np.int32), mask=mask)
 
-    def _fit(self, sample: Sample, line: int, tally: Tally) -> Sample | None:
+    def _fit(self, sample: Sample, line: Line, tally: Tally) -> Sample | None:
         """The sample, cut if need be; None if it is left out. RowError if nothing in it is trained on."""
         most = self.settings.seq_length + 1
         surplus = len(sample.ids) - most
@@ -128,7 +144,7 @@ class SampleReader:
                     problem = (
                         f"{len(sample.ids):,} tokens make {most - 1 + surplus:,} positions; seq_length is {most - 1:,}"
                     )
-                    tally.overlong.add(line, RowError("overlong", problem))
+                    tally.overlong.add(line.number, RowError("overlong", problem), str(line.file))
                     return None
                 case "drop":
                     tally.dropped["overlong"] += 1

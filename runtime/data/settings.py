@@ -1,11 +1,13 @@
 """What preparation needs to know, taken from the plan."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-type Format = Literal["messages", "prompt_completion", "text"]
+from .rows import column
+
+type Format = Literal["messages", "prompt_completion", "sharegpt", "alpaca", "text"]
 type LossOn = Literal["assistant", "last_turn", "all"]
 type OnOverlong = Literal["error", "drop", "truncate_left", "truncate_right"]
 type OnBadRow = Literal["error", "skip"]
@@ -13,11 +15,19 @@ type OnBadRow = Literal["error", "skip"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """The keys of a row that hold what is trained on; only those that the format reads matter."""
+    """The keys of a row that hold what is trained on; only those that the format reads matter.
+
+    `system` None means no column for `prompt_completion` and the column `system` for `sharegpt` and `alpaca`.
+    """
 
     messages: str = "messages"
     prompt: str = "prompt"
     completion: str = "completion"
+    conversations: str = "conversations"
+    instruction: str = "instruction"
+    input: str = "input"
+    output: str = "output"
+    history: str = "history"
     system: str | None = None
     text: str = "text"
 
@@ -28,8 +38,25 @@ class Columns:
                 return {"messages": self.messages}
             case "prompt_completion":
                 return {"prompt": self.prompt, "completion": self.completion, "system": self.system}
+            case "sharegpt":
+                return {"conversations": self.conversations, "system": self._named("system")}
+            case "alpaca":
+                names = ("instruction", "input", "output", "history", "system")
+                return {name: self._named(name) for name in names}
             case "text":
                 return {"text": self.text}
+
+    def optional(self, row: dict[str, Any], name: str, types: type | tuple[type, ...], wanted: str) -> Any:
+        """The value of the column called `name` here; None if a row lacks it under its usual name.
+
+        RowError if it has another type, or if the recipe gives the column a name of its own that the row lacks.
+        """
+        called = self._named(name)
+        return None if called == name and name not in row else column(row, called, types, wanted)
+
+    def _named(self, name: str) -> str:
+        called: str | None = getattr(self, name)
+        return name if called is None else called
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,20 +82,13 @@ class DataSettings:
     def from_plan(value: Callable[[str], Any], build_dir: Path) -> "DataSettings":
         """`value` gives the plan's resolved value of a key path such as `data.format`."""
         valid = value("data.valid_data_path")
-        system = value("data.columns.system")
         # The compiler copies the file that the recipe names; its name there is fixed, and only then does it count.
         template = build_dir / "chat_template.jinja" if value("tokenizer.chat_template") is not None else None
         return DataSettings(
             train_data_path=Path(value("data.train_data_path")),
             valid_data_path=None if valid is None else Path(valid),
             format=value("data.format"),
-            columns=Columns(
-                messages=value("data.columns.messages"),
-                prompt=value("data.columns.prompt"),
-                completion=value("data.columns.completion"),
-                system=system,
-                text=value("data.columns.text"),
-            ),
+            columns=Columns(**{field.name: value(f"data.columns.{field.name}") for field in fields(Columns)}),
             loss_on=value("data.loss_on"),
             on_overlong=value("data.on_overlong"),
             on_bad_row=value("data.on_bad_row"),

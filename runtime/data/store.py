@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 # Raise it when the same inputs would be prepared differently.
-STORE_VERSION = 1
+STORE_VERSION = 2
 SUMMARY = "data.json"
 
 

@@ -18,6 +18,8 @@ class Tally:
     bad: BadRows
     overlong: BadRows
     rows: int = 0
+    # Rows by the recipe lines that would read them, for those that plainly have another format.
+    others: Counter[str] = field(default_factory=Counter)
     longest: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     truncated: int = 0

@@ -1,6 +1,8 @@
-"""Chat templates, rendered as Hugging Face's `apply_chat_template` renders them; the only importer of jinja2.
+"""Chat templates, rendered as Hugging Face's `apply_chat_template` renders them; with the limits of `sandbox`.
 
-A template is foreign code, so it runs in Jinja's immutable sandbox. Conventions (transformers, `chat_template_utils`):
+A template is foreign code, so it runs in Jinja's immutable sandbox, within limits (`sandbox`).
+
+Conventions (transformers, `chat_template_utils`):
 `trim_blocks`, `lstrip_blocks`, loop controls, `{% generation %}`, a `tojson` that escapes no HTML and keeps non-ASCII,
 `raise_exception`, `strftime_now`, and the special tokens as variables (`bos_token`, `eos_token`, ...).
 
@@ -20,16 +22,14 @@ import jinja2
 from jinja2 import nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ..errors import UserError
 from .formats import Message
 from .rows import RowError
+from .sandbox import LimitedEnvironment, TooLong
 
 # The date that Llama 3's own template falls back to.
 TEMPLATE_DATE = datetime(2024, 7, 26)
-
-DICT_ATTRIBUTES = frozenset(dir(dict))
 
 # Written around each generation block while spans are looked for: private-use characters of plane 16.
 BLOCK_OPEN, BLOCK_CLOSE = "\U00100000", "\U00100001"
@@ -56,18 +56,6 @@ class _Generation(Extension):
         return f"{BLOCK_OPEN}{text}{BLOCK_CLOSE}" if self.environment.bracket_generation else text  # type: ignore[attr-defined]
 
 
-class _Environment(ImmutableSandboxedEnvironment):
-    """The sandbox, with a short way for what templates do most: `message.content` of a plain dict.
-
-    The answer is the same: an attribute that dict lacks is looked up as a key.
-    """
-
-    def getattr(self, obj: Any, attribute: str) -> Any:
-        if type(obj) is dict and attribute not in DICT_ATTRIBUTES:
-            return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
-        return super().getattr(obj, attribute)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TemplateText:
     """Template texts and where they were found: `default`, and `tool_use` if there is one for rows with tools."""
@@ -83,31 +71,67 @@ class TemplateText:
 
 
 def find_template(tokenizer_path: Path, config: Mapping[str, Any], override: Path | None) -> TemplateText:
-    """The template to use: the build dir's, else `chat_template.jinja` beside the tokenizer, else the configuration's.
+    """The template to use: the build dir's, else a file beside the tokenizer, else the configuration's.
 
-    UserError if there is none.
+    Such files are `chat_template.jinja`, with `additional_chat_templates/tool_use.jinja` for rows with tools, and the
+    older `chat_template.json`. UserError if there is no template, or if one cannot be read.
     """
-    for file in (override, tokenizer_path / "chat_template.jinja"):
-        if file is not None and (file is override or file.is_file()):
-            try:
-                return TemplateText(
-                    source=file.name if file is override else str(file), default=file.read_text("utf-8")
-                )
-            except (OSError, UnicodeDecodeError) as error:
-                raise UserError(f"the chat template `{file}` cannot be read: {error}") from None
-    where = str(tokenizer_path / "tokenizer_config.json")
+    if override is not None:
+        return TemplateText(source=override.name, default=_read(override))
+    file = tokenizer_path / "chat_template.jinja"
+    if file.is_file():
+        tool_use = tokenizer_path / "additional_chat_templates" / "tool_use.jinja"
+        return TemplateText(
+            source=str(file), default=_read(file), tool_use=_read(tool_use) if tool_use.is_file() else None
+        )
+    file = tokenizer_path / "chat_template.json"
+    if file.is_file():
+        try:
+            config = json.loads(_read(file))
+        except ValueError as error:
+            raise UserError(f"the chat template `{file}` is no JSON: {error}") from None
+        if not isinstance(config, dict):
+            raise UserError(f"the chat template `{file}` is no JSON object")
+    else:
+        file = tokenizer_path / "tokenizer_config.json"
     match config.get("chat_template"):
         case str(text):
-            return TemplateText(source=where, default=text)
-        case list(named):
-            texts = {item["name"]: item["template"] for item in named}
+            return TemplateText(source=str(file), default=text)
+        case list() | dict() as named:
+            texts = _named(named, file)
             default = texts.get("default", texts.get("tool_use"))
             if default is not None:
-                return TemplateText(source=where, default=default, tool_use=texts.get("tool_use"))
+                return TemplateText(source=str(file), default=default, tool_use=texts.get("tool_use"))
+            raise UserError(
+                f"`{file}` names the chat templates {', '.join(map(repr, texts))}; none is `default`",
+                "name a template file in the recipe: `tokenizer.chat_template`",
+            )
     raise UserError(
         f"the tokenizer in `{tokenizer_path}` has no chat template",
         "name a template file in the recipe: `tokenizer.chat_template`",
     )
+
+
+def _named(named: Any, file: Path) -> dict[str, str]:
+    """Template texts by name, from a list of objects or an object."""
+    pairs = (
+        named.items() if isinstance(named, dict) else [(_get(item, "name"), _get(item, "template")) for item in named]
+    )
+    texts = {name: text for name, text in pairs if isinstance(name, str) and isinstance(text, str)}
+    if len(texts) != len(named):
+        raise UserError(f"`chat_template` in `{file}` is no list of named templates")
+    return texts
+
+
+def _get(item: Any, key: str) -> Any:
+    return item.get(key) if isinstance(item, dict) else None
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"the chat template `{file}` cannot be read: {error}") from None
 
 
 class ChatTemplate:
@@ -123,13 +147,18 @@ class ChatTemplate:
 
     def _compile(self, text: str) -> jinja2.Template:
         try:
-            calls = self._environment.parse(text).find_all(nodes.CallBlock)
+            tree = self._environment.parse(text)
+            calls = tree.find_all(nodes.CallBlock)
             self.has_generation_blocks |= any(isinstance(block.call.node, nodes.ExtensionAttribute) for block in calls)
-            return self._environment.from_string(text)
+            return self._environment.compile_limited(tree)
         except jinja2.TemplateSyntaxError as error:
             raise UserError(
                 f"the chat template `{self.text.source}` is malformed: line {error.lineno}: {error.message}"
             ) from None
+        # Blocks that are nested too deeply for Jinja (RecursionError) or for Python (SyntaxError), say.
+        except Exception as error:
+            problem = str(error) or type(error).__name__
+            raise UserError(f"the chat template `{self.text.source}` cannot be compiled: {problem}") from None
 
     def render(
         self,
@@ -138,32 +167,38 @@ class ChatTemplate:
         *,
         add_generation_prompt: bool = False,
         bracket_generation: bool = False,
+        variables: Mapping[str, Any] | None = None,
     ) -> str:
-        """The text of a conversation; RowError with what the template says if it fails.
+        """The text of a conversation; RowError with what the template says if it fails, or what it exceeds; UserError
+        if it uses up its time, which it would with every such row.
 
-        With `bracket_generation`, BLOCK_OPEN and BLOCK_CLOSE stand around what generation blocks write.
+        With `bracket_generation`, BLOCK_OPEN and BLOCK_CLOSE stand around what generation blocks write. `variables` are
+        further ones, which some templates read.
         """
         template = self._tool_use if tools else self._default
         self._environment.bracket_generation = bracket_generation  # type: ignore[attr-defined]
+        self._environment.start()
         try:
             return template.render(
                 messages=messages,
                 tools=tools,
                 documents=None,
                 add_generation_prompt=add_generation_prompt,
-                **self.special_tokens,
+                **{**self.special_tokens, **(variables or {})},
             )
+        except TooLong as error:
+            raise UserError(f"the chat template `{self.text.source}` loops: {error}", "use another template") from None
         # Foreign code may fail in any way; whatever it is, it is about this row or this template.
         except Exception as error:
             said = str(error) or type(error).__name__
             raise RowError("template-failed", f"the chat template `{self.text.source}` says: {said}") from None
 
 
-def _environment() -> _Environment:
-    environment = _Environment(
+def _environment() -> LimitedEnvironment:
+    environment = LimitedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
     )
-    environment.filters["tojson"] = to_json
+    environment.add_filter("tojson", to_json)
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = TEMPLATE_DATE.strftime
     return environment

@@ -8,12 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Encoding, Tokenizer
+from tokenizers import AddedToken, Encoding, Tokenizer
 
 from ..errors import UserError
 
 # The special tokens that Hugging Face hands to a chat template, by these names.
 NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+# Files that are read if they are there, for these keys, where the configuration lacks them.
+OLDER_FILES = {"special_tokens_map.json": NAMES, "generation_config.json": ("eos_token_id",)}
+
+FLAGS = ("special", "lstrip", "rstrip", "single_word", "normalized")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +32,7 @@ class TextTokenizer:
     digests: Mapping[str, str]
     special_tokens: Mapping[str, str]
     special: re.Pattern[str]
+    special_texts: frozenset[str]
     size: int
     pad_id: int
     bos_id: int | None
@@ -46,8 +52,25 @@ class TextTokenizer:
             config = json.loads(raw_config)
         except ValueError as error:
             raise UserError(f"`{path / 'tokenizer_config.json'}` is no JSON: {error}") from None
+        if not isinstance(config, dict):
+            raise UserError(f"`{path / 'tokenizer_config.json'}` is no JSON object")
+        digests = {"tokenizer.json": _digest(raw), "tokenizer_config.json": _digest(raw_config)}
+        # Older tokenizers name their special tokens in a file of their own; the configuration comes first.
+        for name, keys in OLDER_FILES.items():
+            if (path / name).is_file():
+                older = _read(path, name)
+                try:
+                    values = json.loads(older)
+                except ValueError as error:
+                    raise UserError(f"`{path / name}` is no JSON: {error}") from None
+                if used := {
+                    key: values[key] for key in keys if values.get(key) is not None and config.get(key) is None
+                }:
+                    config |= used
+                    digests[name] = _digest(older)
         backend.no_truncation()
         backend.no_padding()
+        _add_declared(backend, config)
         size = 1 + max(backend.get_vocab(with_added_tokens=True).values())
         if size > vocab_size:
             raise UserError(
@@ -55,6 +78,15 @@ class TextTokenizer:
                 f"set `model.vocab_size` to {size:,} or more (see also `make_vocab_size_divisible_by`)",
             )
         named = {name: text for name in NAMES if (text := _text_of(config.get(name))) is not None}
+        if "eos_token" not in named and (text := _eos_of(backend, config.get("eos_token_id"))) is not None:
+            named["eos_token"] = text
+        # Further variables of templates, such as `image_token`.
+        more = config.get("extra_special_tokens")
+        named |= {
+            name: text
+            for name, token in (more.items() if isinstance(more, dict) else ())
+            if name not in named and (text := _text_of(token)) is not None
+        }
         special = {token.content for token in backend.get_added_tokens_decoder().values() if token.special}
         # A begin or end token counts even where the file forgets to flag it; a padding or unknown one need not.
         special |= {
@@ -66,11 +98,9 @@ class TextTokenizer:
         return TextTokenizer(
             path=path,
             config=config,
-            digests={
-                "tokenizer.json": hashlib.sha256(raw).hexdigest(),
-                "tokenizer_config.json": hashlib.sha256(raw_config).hexdigest(),
-            },
+            digests=digests,
             special_tokens=named,
+            special_texts=frozenset(special),
             special=re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or r"(?!)"),
             size=size,
             pad_id=pad_id,
@@ -88,6 +118,41 @@ class TextTokenizer:
         """The text of `ids`, special tokens included."""
         text: str = self.backend.decode(list(ids), skip_special_tokens=False)
         return text
+
+
+def plain_encoder(tokenizer: TextTokenizer) -> Tokenizer:
+    """A second tokenizer of the same vocabulary, to which the text of a special token is text like any other."""
+    encoder = Tokenizer.from_str(tokenizer.backend.to_str())
+    encoder.encode_special_tokens = True
+    return encoder
+
+
+def _add_declared(backend: Tokenizer, config: Mapping[str, Any]) -> None:
+    """Add tokens that only the configuration declares, as Hugging Face does, if the id that it gives fits.
+
+    Some tokenizer files have them as plain entries of the vocabulary, or not at all.
+    """
+    declared = config.get("added_tokens_decoder")
+    known = {token.content for token in backend.get_added_tokens_decoder().values()}
+    for number, spec in sorted(declared.items(), key=lambda item: int(item[0])) if isinstance(declared, dict) else ():
+        text = _text_of(spec)
+        if text is None or text in known:
+            continue
+        existing = backend.token_to_id(text)
+        following = backend.get_vocab_size(with_added_tokens=True)
+        if (following if existing is None else existing) == int(number):
+            flags = {key: bool(spec.get(key, False)) for key in FLAGS} if isinstance(spec, dict) else {}
+            backend.add_tokens([AddedToken(text, **flags)])
+
+
+def _eos_of(backend: Tokenizer, ids: Any) -> str | None:
+    """The text of the end token that a generation configuration gives by its id, or by several of which the first."""
+    first = ids[0] if isinstance(ids, list) and ids else ids
+    return backend.id_to_token(first) if isinstance(first, int) and first >= 0 else None
+
+
+def _digest(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()
 
 
 def _read(path: Path, name: str) -> bytes:

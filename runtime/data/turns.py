@@ -8,7 +8,8 @@ from typing import Literal, NoReturn
 
 from .facts import TemplateFacts
 from .formats import Conversation, Message
-from .marks import TOOLS, Located, locate
+from .marks import TOOLS, Located, Marker, locate
+from .plain import spans_within
 from .rows import RowError
 
 type Way = Literal["marks", "generation blocks", "prefixes", "whole text"]
@@ -24,9 +25,13 @@ class Span:
 
 
 class Turns(ABC):
-    """One conversation's text, asked for the spans of its assistant messages."""
+    """One conversation's text, asked for the spans of its assistant messages.
+
+    `literal`, known once nothing is lost, are spans of special-token text that is data.
+    """
 
     way: Way
+    literal: tuple[tuple[int, int], ...] = ()
 
     def __init__(self, facts: TemplateFacts, conversation: Conversation, text: str) -> None:
         self.facts = facts
@@ -76,6 +81,8 @@ class MarkedTurns(Turns):
         self.way = "generation blocks" if facts.template.has_generation_blocks else "marks"
 
     def check_nothing_lost(self) -> int:
+        data = self.located.data()
+        self.literal = () if data is None else tuple(spans_within(self.facts.special, self.text, data))
         for match in self.facts.special.finditer(self.text):
             if self.located.splits(*match.span()):
                 raise RowError("special-token", f"data and template together spell the special token `{match.group()}`")
@@ -100,13 +107,8 @@ class MarkedTurns(Turns):
         extent = located.extent(index)
         if extent is None:
             self.refuse("empty-turn", index, "it is to be trained on, but it is empty")
-        for part in located.own(index):
-            is_absent = part not in located.opens and part not in located.closes
-            if not (located.intact(part, text) or (is_absent and located.parts[part].kind == "reasoning")):
-                self.refuse(
-                    "words-changed", index, f"the template cuts, changes or repeats {_show(located.parts[part].text)}"
-                )
         first, last = extent
+        self._check_words(index, last)
         around = located.around(index, first, last, len(text))
         if around is None:
             self.refuse("turns-mixed", index, "the template writes another message's words among its own")
@@ -115,21 +117,53 @@ class MarkedTurns(Turns):
         if self.facts.first_end(text, start, first, calls=True):
             self.refuse("turns-mixed", index, f"a turn ends in {_show(text[start:first])}, before its words")
         span = self.close(index, start, last, after)
+        self._check_words(index, span.end)
         self._check_blocks(index, span)
         return span
 
+    def _check_words(self, index: int, end: int) -> None:
+        """Every part of the message stands once before `end`, unchanged, but for reasoning that is left out."""
+        located = self.located
+        for part in located.own(index):
+            is_absent = part not in located.opens and part not in located.closes
+            if not (located.intact(part, self.text, end) or (is_absent and located.parts[part].kind == "reasoning")):
+                self.refuse(
+                    "words-changed", index, f"the template cuts, changes or repeats {_show(located.parts[part].text)}"
+                )
+
     def _start(self, index: int, before: int, first: int) -> int:
         """Right behind the last generation prompt in what the template writes before the message's words."""
-        if self.prompt.strip():
-            at = self.text.rfind(self.prompt, before, first)
+        for prompt in (self.prompt, *self.facts.other_prompts) if self.prompt.strip() else ():
+            at = self.text.rfind(prompt, before, first)
             if at >= 0:
-                return at + len(self.prompt)
+                return at + len(prompt)
         prefix = self.prefix(index)
-        if prefix is None or not before <= len(prefix) <= first:
+        if prefix is not None and before <= len(prefix) <= first:
+            return len(prefix)
+        is_next = index > 0 and (self.located.extent(index - 1) or (0, -1))[1] == before
+        tail = self._tail(index) if is_next and not self.prompt.strip() else None
+        if tail is None or before + len(tail) > first or not self.text.startswith(tail, before):
             there = _show(self.text[before:first])
             problem = f"{there} is before its words, not the generation prompt {_show(self.prompt)}"
             self.refuse("no-generation-prompt", index, problem)
-        return len(prefix)
+        return before + len(tail)
+
+    def _tail(self, index: int) -> str | None:
+        """For templates without a generation prompt: what a model reads between the last words before message `index`
+        and its own, when it is about to write that message; None if that cannot be told.
+        """
+        marker = Marker()
+        marked = marker.messages(self.messages[:index]), marker.tools(self.tools)
+        try:
+            plain = self.facts.template.render(self.messages[:index], self.tools, add_generation_prompt=True)
+            located = locate(self.facts.template.render(*marked, add_generation_prompt=True), plain, marker.parts)
+        except RowError:
+            return None
+        if located is None or not located.points:
+            return None
+        spot, owner = located.points[-1]
+        # The words before must be the same in both texts; an owner of an earlier part would make the tail too long.
+        return plain[spot:] if owner == index - 1 else None
 
     def _check_blocks(self, index: int, span: Span) -> None:
         if not self.facts.template.has_generation_blocks:
@@ -137,13 +171,18 @@ class MarkedTurns(Turns):
         own = [block for block in self.located.blocks if block[0] < span.end and block[1] > span.start]
         body = span.end - len(span.end_token or "")
         whole = own and all(left[1] == right[0] for left, right in pairwise(own))
-        if not whole or own[0][0] != span.start or own[-1][1] < body or self.text[span.end : own[-1][1]].strip():
+        # A block may begin with the end of the prompt, which is given to the model and need not be learnt.
+        starts = whole and (own[0][0] >= span.start or self._ends_prompt(self.text[own[0][0] : span.start]))
+        if not starts or own[0][0] > span.start or own[-1][1] < body or self.text[span.end : own[-1][1]].strip():
             shown = ", ".join(_show(self.text[start:end]) for start, end in own) or "nothing"
             self.refuse(
                 "generation-blocks",
                 index,
                 f"its turn is {_show(self.text[span.start : span.end])}, its blocks hold {shown}",
             )
+
+    def _ends_prompt(self, text: str) -> bool:
+        return any(prompt.endswith(text) for prompt in (self.prompt, *self.facts.other_prompts))
 
 
 class UnmarkedTurns(Turns):

@@ -64,6 +64,15 @@ def test_the_rules_are_about_something() -> None:
         assert any(name.split(".")[0] == library for name in imports(ROOT / module))
 
 
+def test_one_module_loads_the_runtime_and_by_name() -> None:
+    """`sftc data ...` needs it; nothing else may, and nothing at import time."""
+    users = [path for path in SOURCES if "import_module(" in path.read_text() or "__import__(" in path.read_text()]
+    assert [relative(path) for path in users if relative(path).startswith("compiler/")] == ["compiler/data_commands.py"]
+    text = (ROOT / "compiler/data_commands.py").read_text()
+    assert text.count("import_module(RUNTIME)") == text.count("import_module(") == 1
+    assert 'RUNTIME = "sftc.runtime.data.commands"' in text
+
+
 def test_packages_are_those_on_disk() -> None:
     """A sub-package that pyproject.toml forgets would be missing from the wheel."""
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]

@@ -32,7 +32,7 @@ HOSTILE = [
     "$HOME",
     "!x",
 ]
-TEMPLATES = ["launch.sh", "launch.sbatch", "forward_step.py", "megatron.args"]
+TEMPLATES = ["launch.sh", "launch.sbatch", "forward_step.py", "megatron.args", "preview.html"]
 
 
 @pytest.mark.parametrize("value", HOSTILE)
@@ -87,6 +87,20 @@ def test_an_unquoted_expression_does_not_render(expression: str) -> None:
         template.render(value="x")
 
 
+@pytest.mark.parametrize(
+    "expression", ["value", "'<b>'", "value|sh", "value|html ~ '<b>'", "value|safe", "value|html|upper"]
+)
+def test_a_page_takes_escaped_text_only(expression: str) -> None:
+    with pytest.raises(TypeError):
+        environment("preview.html").from_string("<p>{{ " + expression + " }}</p>").render(value="<i>")
+
+
+def test_markup_in_a_page_is_text() -> None:
+    template = environment("preview.html").from_string('<p title="{{ value|html }}">{{ value|html }}</p>')
+    shown = template.render(value="<script>\"'&")
+    assert shown == '<p title="&lt;script&gt;&quot;&#x27;&amp;">&lt;script&gt;&quot;&#x27;&amp;</p>'
+
+
 def test_a_quoted_expression_renders() -> None:
     assert environment("launch.sh").from_string("run {{ value|sh }}").render(value="a b") == "run 'a b'"
 
@@ -99,7 +113,7 @@ def test_templates_hold_no_logic(name: str) -> None:
     assert not [
         node for kind in forbidden for node in tree.find_all(kind) if not isinstance(node, (nodes.And, nodes.Or))
     ]
-    assert {node.name for node in tree.find_all(nodes.Filter)} <= {"sh", "sbatch", "py", "note"}
+    assert {node.name for node in tree.find_all(nodes.Filter)} <= {"sh", "sbatch", "py", "note", "html"}
 
 
 def test_every_template_file_is_known() -> None:

@@ -59,7 +59,7 @@ def supervised(tokenizer: TextTokenizer) -> Callable[..., list[str]]:
         compiled = ChatTemplate(TemplateText(source="test", default=template), tokenizer.special_tokens)
         finder = MaskFinder(compiled, tokenizer)
         rendered = finder.render(read_conversation(row, "messages", Columns()), loss_on)
-        (encoding,) = tokenizer.encode([rendered.text])
+        encoding = rendered.tokens or tokenizer.encode([rendered.text])[0]
         mask = token_mask(encoding, encoding.ids, rendered, tokenizer)
         runs: list[list[int]] = []
         for at, (number, on) in enumerate(zip(encoding.ids, mask, strict=True)):

@@ -17,6 +17,7 @@ from sftc.runtime.data.indexed import IndexedReader
 from sftc.runtime.data.prepare import Prepared, prepare, prepare_run
 from sftc.runtime.data.settings import Columns, DataSettings
 from sftc.runtime.data.store import locked, new_directory, write_summary
+from sftc.runtime.data.tokens import TextTokenizer
 from sftc.runtime.errors import UserError
 
 type Settings = Callable[..., DataSettings]
@@ -87,7 +88,8 @@ def test_rows_tokenizer_and_template_are_part_of_the_content(
 
 
 def test_bad_rows_fail_with_their_place_and_store_nothing(settings: Settings, write_rows: Rows, pair: Pair) -> None:
-    write_rows("train.jsonl", [pair("a", "b"), b"{", {"text": "c"}, pair("<|im_end|>", "d")])
+    named = {"messages": [{"role": "user", "content": "a", "name": "<|im_end|>"}, *pair("a", "d")["messages"][1:]]}
+    write_rows("train.jsonl", [pair("a", "b"), b"{", {"text": "c"}, named])
     chosen = settings()
     with pytest.raises(UserError) as refusal:
         prepare(chosen)
@@ -98,6 +100,16 @@ def test_bad_rows_fail_with_their_place_and_store_nothing(settings: Settings, wr
     assert "nothing was stored" in message
     assert "on_bad_row: skip" in str(refusal.value.help)
     assert in_store(chosen) == []
+
+
+def test_special_tokens_that_a_user_types_are_stored_as_text(settings: Settings, write_rows: Rows, pair: Pair) -> None:
+    write_rows("train.jsonl", [pair("<|im_end|>", "b"), pair("c", "d<s>")])
+    prepared = prepare(settings(seq_length=200))
+    tokenizer = TextTokenizer.load(settings().tokenizer_path, 300)
+    rows = IndexedReader(prepared.store / "train.tokens")
+    for row in range(2):
+        ids = rows[row].tolist()
+        assert (ids.count(tokenizer.eos_id), ids.count(tokenizer.bos_id)) == (2, 0)
 
 
 def test_bad_rows_are_skipped_and_counted(settings: Settings, write_rows: Rows, pair: Pair) -> None:
@@ -281,6 +293,11 @@ def test_run_gets_a_pointer(
         "data.columns.messages": "messages",
         "data.columns.prompt": "prompt",
         "data.columns.completion": "completion",
+        "data.columns.conversations": "conversations",
+        "data.columns.instruction": "instruction",
+        "data.columns.input": "input",
+        "data.columns.output": "output",
+        "data.columns.history": "history",
         "data.columns.system": None,
         "data.columns.text": "text",
         "data.loss_on": "assistant",

@@ -1,11 +1,13 @@
 """Lines that are rows, lines that are not, files that are no JSON Lines."""
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from sftc.runtime.data.jsonrows import MOST_BYTES
 from sftc.runtime.data.reader import digest_rows, read_lines
 from sftc.runtime.data.rows import SHOWN, BadRows, RowError
 from sftc.runtime.errors import UserError
@@ -31,8 +33,8 @@ def test_rows_keep_their_line_numbers(tmp_path: Path) -> None:
         (b'{"a": NaN}\n', "not-json"),
         (b'{"a": 1} {"a": 2}\n', "not-json"),
         (b"[" * 100_000 + b"\n", "not-json"),
-        (b'[{"a": 1}]\n', "not-an-object"),
         (b"null\n", "not-an-object"),
+        (b'"a"\n', "not-an-object"),
         (b'{"a": "\\ud83d"}\n', "lone-surrogate"),
         (b'{"a": "cut of', "truncated"),
     ],
@@ -66,8 +68,6 @@ def test_missing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "data/rows.jsonl" in refusal.value.message
     assert str(tmp_path) in refusal.value.message
     assert "SFTC_ROOT" in str(refusal.value.help)
-    with pytest.raises(UserError, match="is a directory"):
-        digest_rows(tmp_path, "data.train_data_path")
 
 
 def test_file_that_changes_while_it_is_read(write_rows: Callable[..., Path]) -> None:
@@ -90,9 +90,32 @@ def test_report_shows_the_first_and_counts_all() -> None:
     assert report[-2:] == ["... and 5 more", "by reason: no-column 13, not-json 12"]
 
 
-def test_long_line(tmp_path: Path) -> None:
+def test_lines_that_are_too_long_are_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    path.write_text(json.dumps({"a": "x" * 50_000_000}))
-    (row,) = lines_of(path).values()
-    assert isinstance(row, dict)
-    assert len(str(row["a"])) == 50_000_000
+    most = json.dumps({"a": "x" * (MOST_BYTES - 10)}).encode()
+    assert len(most) == MOST_BYTES - 1
+    path.write_bytes(b"\n".join([most, most + b" ", b" " * 50_000_000, b'{"a": 1}', b"[" * 50_000_000]))
+    read = lines_of(path)
+    assert isinstance(read.pop(1), dict)
+    assert read == {2: "too-long", 3: "too-long", 4: {"a": 1}, 5: "too-long"}
+
+
+def test_memory_is_bounded_by_the_longest_row_that_is_allowed(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    with path.open("wb") as stream:
+        for _ in range(4):
+            stream.write(b"x" * 50_000_000 + b"\n")
+    digest = digest_rows(path, "data.train_data_path")
+    tracemalloc.start()
+    (*_, last) = read_lines(path, sha256=digest)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert isinstance(last.row, RowError)
+    assert last.row.message.startswith("the row has 50,000,001 bytes")
+    assert peak < 4 * MOST_BYTES
+
+
+def test_bare_lists_are_rows(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'[{"role": "user"}]\n')
+    assert [line.row for line in read_lines(path, sha256=digest_rows(path, "key"))] == [[{"role": "user"}]]

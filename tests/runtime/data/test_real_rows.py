@@ -16,8 +16,6 @@ from sftc.runtime.data.settings import Columns
 from sftc.runtime.data.template import ChatTemplate, find_template
 from sftc.runtime.data.tokens import TextTokenizer
 
-SPEAKERS = {"human": "user", "gpt": "assistant"}
-
 
 def json_lines(path: Path) -> list[Any]:
     return [json.loads(line) for line in path.read_text().splitlines()]
@@ -38,7 +36,7 @@ def tau_bench(data: Path) -> Iterator[Conversation]:
 def xtuner(data: Path) -> Iterator[Conversation]:
     folder = data / "xtuner"
     rows = json_lines(folder / "mllm_sft_text_example_data.jsonl")
-    rows += [{"messages": row} for row in json_lines(folder / "openai_sft.jsonl")]
+    rows += json_lines(folder / "openai_sft.jsonl")
     rows += json.loads((folder / "multi_turn_2.json").read_text())
     # The last five show pictures, which the format refuses.
     rows += json_lines(folder / "qwen35_tokenize_data.jsonl")[:12]
@@ -48,8 +46,7 @@ def xtuner(data: Path) -> Iterator[Conversation]:
 
 def fastchat(data: Path) -> Iterator[Conversation]:
     for row in json.loads((data / "fastchat" / "dummy_conversation.json").read_text()):
-        turns = [{"role": SPEAKERS[turn["from"]], "content": turn["value"]} for turn in row["conversations"]]
-        yield read_conversation({"messages": turns}, "messages", Columns())
+        yield read_conversation(row, "sharegpt", Columns())
 
 
 def decoded(tokenizer: TextTokenizer, rendered: Rendered, encoding: Any) -> list[str]:
