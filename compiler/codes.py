@@ -232,6 +232,11 @@ _ROWS: dict[str, tuple[str, str]] = {
         "The only evaluation is the one after the last iteration.",
     ),
     "SFTC434": ("an evaluation on the training rows", "A loss on rows that were trained on says nothing about others."),
+    "SFTC436": (
+        "packs in a micro-batch of several",
+        "A pack is a sequence of its own, in which Megatron knows where each row ends (`packed_seq_params`); in this "
+        "form it takes no second sequence beside it. The global batch is reached with more micro-batches.",
+    ),
     "SFTC441": (
         "first weights left open",
         "Random weights are right for a test and wrong for fine-tuning; a recipe says which it wants.",

@@ -1,4 +1,4 @@
-"""Core attention out of torch alone: causal, grouped queries, context parallel.
+"""Core attention out of torch alone: causal, grouped queries, packed sequences, context parallel.
 
 Megatron's own local attention builds the whole score matrix, refuses context parallelism, and on a GPU is about four
 times slower than torch's scaled_dot_product_attention, which this module calls.
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from megatron.core import tensor_parallel
 
 from .errors import UserError
+from .packed import can_fuse, fused_attention, split_segments
 from .zigzag import chunks_of, in_order
 
 
@@ -71,12 +72,15 @@ class TorchAttention(torch.nn.Module):
     ) -> torch.Tensor:
         """query [s, b, heads, d], key and value [s, b, groups, d] → [s, b, heads·d]; s is this rank's share.
 
-        The masks that Megatron passes along are not looked at: causality is decided here.
+        With `packed_seq_params` there is no b, and attention stays within the segments. The masks that Megatron passes
+        along are not looked at: causality is decided here.
         """
-        if packed_seq_params is not None or attention_bias is not None:
-            raise ValueError("torch-native attention takes neither packed sequences nor an attention bias")
+        if attention_bias is not None:
+            raise ValueError("torch-native attention takes no attention bias")
         dropout = self.dropout if self.training else 0.0
         with self._random_numbers(dropout):
+            if packed_seq_params is not None:
+                return self._packed(query, key, value, packed_seq_params, dropout).flatten(1)
             if self.group is None:
                 out = attend(query, key, value, dropout=dropout, scale=self.scale)
             else:
@@ -85,6 +89,28 @@ class TorchAttention(torch.nn.Module):
                 place = (self.group.rank(), self.group.size())
                 out = attend_share(query, key, value, *place, dropout=dropout, scale=self.scale)
         return out.flatten(2)
+
+    def _packed(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, params: Any, dropout: float
+    ) -> torch.Tensor:
+        """query [s, heads, d], key and value [s, groups, d] → [s, heads, d]; see `packed`."""
+        borders = params.cu_seqlens_q
+        if self.group is None:
+            if can_fuse(query, dropout):
+                return fused_attention(query, key, value, params, self.scale)
+            parts = [
+                attend(*segment, dropout=dropout, scale=self.scale)
+                for segment in split_segments((query, key, value), borders)
+            ]
+        else:
+            shares = GatherSequence.apply(torch.cat([key, value], dim=-1), self.group)
+            rank, size = self.group.rank(), self.group.size()
+            parts = []
+            for held, *others in split_segments((query, *shares), borders, share=size):
+                whole = in_order(torch.stack(others))
+                keys, values = torch.split(whole, [key.shape[-1], value.shape[-1]], dim=-1)
+                parts.append(attend_share(held, keys, values, rank, size, dropout=dropout, scale=self.scale))
+        return torch.cat(parts).squeeze(1)
 
     def _random_numbers(self, dropout: float) -> Any:
         # heads are split over tensor-parallel ranks, which must not all drop the same entries; under sequence

@@ -1,32 +1,44 @@
 """One micro-batch, on the device and cut for this rank."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from megatron.core import mpu
 
+from .packed import own_positions, segments, sequence_params
 from .zigzag import own_slices
 
 KEYS = ("tokens", "labels", "loss_mask", "position_ids")
 
 
 def next_batch(
-    data_iterator: Iterator[Mapping[str, torch.Tensor]], context_parallel: bool = False
-) -> dict[str, torch.Tensor | None]:
+    data_iterator: Iterator[Mapping[str, torch.Tensor]], context_parallel: bool = False, packed: bool = False
+) -> dict[str, Any]:
     """The next micro-batch: tokens, labels, position_ids [b, s] int64; loss_mask [b, s] float32; attention_mask None.
 
     No mask matrix is built, attention is causal in the kernel. Every rank reads the same memory-mapped rows, so
     tensor-parallel ranks and pipeline stages need no broadcast. With `context_parallel`, s is this rank's share:
-    the two slices of the sequence that `zigzag` gives it.
+    the two slices of the sequence that `zigzag` gives it. With `packed`, b is 1, those slices are of each document,
+    and `packed_seq_params` says where the documents of the whole sequence end.
     """
     rows = next(data_iterator)
     device = torch.cuda.current_device()
-    batch: dict[str, torch.Tensor | None] = {key: rows[key].to(device, non_blocking=True) for key in KEYS}
-    if context_parallel:
-        batch = {key: _own_slices(tensor) for key, tensor in batch.items() if tensor is not None}
+    params = None
+    if packed:
+        (cu_seqlens,) = rows["cu_seqlens"]
+        borders = segments(cu_seqlens)
+        params = sequence_params(borders, device)
+        if context_parallel:
+            rows = {key: rows[key][:, own_positions(borders, *_place())] for key in KEYS}
+    batch: dict[str, Any] = {key: rows[key].to(device, non_blocking=True) for key in KEYS}
+    if context_parallel and not packed:
+        batch = {key: own_slices(tensor, *_place()) for key, tensor in batch.items()}
     batch["attention_mask"] = None
+    if packed:
+        batch["packed_seq_params"] = params
     return batch
 
 
-def _own_slices(tensor: torch.Tensor) -> torch.Tensor:
-    return own_slices(tensor, mpu.get_context_parallel_rank(), mpu.get_context_parallel_world_size())
+def _place() -> tuple[int, int]:
+    return mpu.get_context_parallel_rank(), mpu.get_context_parallel_world_size()

@@ -29,6 +29,6 @@ def run(build_dir: Path) -> None:
         counter.close()
     for notice in prepared.notices:
         say(notice)
-    train, valid = prepared.rows("train"), prepared.rows("valid")
+    train, valid = prepared.samples("train"), prepared.samples("valid")
     state = "prepared" if prepared.is_new else "already prepared"
     say(f"data {state} in `{prepared.store}`: {train:,} training and {valid:,} validation samples")

@@ -9,12 +9,20 @@ from collections.abc import Callable, Iterator
 from ..diagnostics import Diagnostic
 from ..loader import RecipeDocument
 from ..plan import Plan
-from . import data, launch, parallel, schedule, shape, weights
+from . import data, launch, packing, parallel, schedule, shape, weights
 from .context import Context
 
 type Rule = Callable[[Context], Iterator[Diagnostic]]
 
-RULES: tuple[Rule, ...] = (*shape.RULES, *parallel.RULES, *schedule.RULES, *data.RULES, *weights.RULES, *launch.RULES)
+RULES: tuple[Rule, ...] = (
+    *shape.RULES,
+    *parallel.RULES,
+    *schedule.RULES,
+    *data.RULES,
+    *packing.RULES,
+    *weights.RULES,
+    *launch.RULES,
+)
 
 
 def check_rules(plan: Plan, document: RecipeDocument) -> list[Diagnostic]:

@@ -1,4 +1,4 @@
-"""Prepared data as torch datasets: right-padded samples, in a seeded order per epoch."""
+"""Prepared data as torch datasets: right-padded rows or packs of rows, in a seeded order per epoch."""
 
 import json
 from pathlib import Path
@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from ..errors import UserError
 from .indexed import IndexedReader
+from .packing import lay_out
 from .prepare import POINTER
 from .store import read_summary
 
@@ -57,8 +58,9 @@ class PreparedData:
         return cls(Path(store), summary, eval_samples)
 
     def rows(self, split: str) -> int:
-        """Rows of `split`, `train` or `valid`; 0 if there is none."""
-        kept: int = self.summary["splits"].get(split, {}).get("kept", 0)
+        """Rows of `split`, `train` or `valid`, or packs of rows if they are packed; 0 if there is none."""
+        figures = self.summary["splits"].get(split, {})
+        kept: int = figures["packing"]["packs"] if "packing" in figures else figures.get("kept", 0)
         return kept
 
     def train(self, *, num_samples: int, seed: int, seq_length: int | None = None) -> "TrainSamples":
@@ -92,7 +94,11 @@ class PreparedData:
 
 
 class _Samples(Dataset[dict[str, Tensor]]):
-    """Samples of one split, without an order: `tokens`, `labels`, `position_ids` int64 [s], `loss_mask` float32 [s]."""
+    """Samples of one split, without an order: `tokens`, `labels`, `position_ids` int64 [s], `loss_mask` float32 [s].
+
+    A sample is a row, or a pack if rows are packed, which has `cu_seqlens` int32 too; see `packing.lay_out`. What is
+    called a row in the methods below is either.
+    """
 
     def __init__(self, data: PreparedData, split: str, seq_length: int) -> None:
         if not data.rows(split):
@@ -101,13 +107,19 @@ class _Samples(Dataset[dict[str, Tensor]]):
         self._masks = IndexedReader(data.store / f"{split}.mask")
         self._pad_id = data.pad_id
         self._seq_length = seq_length
-        self.rows = len(self._tokens)
+        packing = data.summary["splits"][split].get("packing")
+        self._packs = IndexedReader(data.store / f"{split}.packs") if packing else None
+        self._multiple = packing["multiple"] if packing else 1
+        self._borders = packing["documents_in_fullest"] + 2 if packing else 0  # the start, and the padding's end
+        self.rows = data.rows(split)
 
     def __len__(self) -> int:
         return ENDLESS
 
     def _sample(self, row: int | None) -> dict[str, Tensor]:
         """Row `row`, shifted and padded; padding is told by its place. None gives a sample without loss."""
+        if self._packs is not None:
+            return self._packed([] if row is None else self._packs[row].tolist())
         inputs = np.full(self._seq_length, self._pad_id, dtype=np.int64)
         labels = inputs.copy()
         loss_mask = np.zeros(self._seq_length, dtype=np.float32)
@@ -124,6 +136,16 @@ class _Samples(Dataset[dict[str, Tensor]]):
             "loss_mask": torch.from_numpy(loss_mask),
             "position_ids": torch.arange(self._seq_length, dtype=torch.int64),
         }
+
+    def _packed(self, rows: list[int]) -> dict[str, Tensor]:
+        sample = lay_out(
+            [(self._tokens[row], self._masks[row]) for row in rows],
+            seq_length=self._seq_length,
+            multiple=self._multiple,
+            pad_id=self._pad_id,
+            borders=self._borders,
+        )
+        return {key: torch.from_numpy(values) for key, values in sample.items()}
 
 
 class TrainSamples(_Samples):

@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import UserError
 from .indexed import IndexedWriter, token_dtype
 from .mask import MaskFinder
+from .packing import write_packs
 from .reader import digest_rows, require_files, size_of
 from .rows import BadRows
 from .samples import SampleReader
@@ -46,6 +47,11 @@ class Prepared:
         """Rows that are left of `split`, `train` or `valid`; 0 if there is none."""
         kept: int = self.summary["splits"].get(split, {}).get("kept", 0)
         return kept
+
+    def samples(self, split: str) -> int:
+        """Samples of `split`: its packs, or its rows if they are not packed."""
+        packs: int = self.summary["splits"].get(split, {}).get("packing", {}).get("packs", self.rows(split))
+        return packs
 
 
 def prepare(
@@ -108,9 +114,9 @@ def prepare_run(
     pointer = {
         "manifest": manifest_digest,
         "store": str(prepared.store),
-        "train_samples": prepared.rows("train"),
-        "valid_samples": prepared.rows("valid"),
-        "eval_samples": _eval_samples(prepared.rows("valid"), value),
+        "train_samples": prepared.samples("train"),
+        "valid_samples": prepared.samples("valid"),
+        "eval_samples": _eval_samples(prepared.samples("valid"), value),
     }
     try:
         run_path.mkdir(parents=True, exist_ok=True)
@@ -120,11 +126,11 @@ def prepare_run(
     return prepared
 
 
-def _eval_samples(rows: int, value: Callable[[str], Any]) -> int:
-    """Samples of one evaluation, whole global batches: `eval.eval_iters` of them, or as many as hold every row."""
+def _eval_samples(samples: int, value: Callable[[str], Any]) -> int:
+    """Samples of one evaluation, whole global batches: `eval.eval_iters` of them, or as many as hold every sample."""
     batch: int = value("train.global_batch_size")
     iterations: int | None = value("eval.eval_iters")
-    return batch * (-(-rows // batch) if iterations is None else iterations)
+    return batch * (-(-samples // batch) if iterations is None else iterations)
 
 
 def _identity(
@@ -142,6 +148,7 @@ def _identity(
             "on_overlong": settings.on_overlong,
             "on_bad_row": settings.on_bad_row,
             "seq_length": settings.seq_length,
+            **({} if settings.packing_multiple is None else {"packing_multiple": settings.packing_multiple}),
         },
     }
 
@@ -189,6 +196,11 @@ def _write_splits(
     report(total, total, rows)
     _refuse(tallies, reader.settings)
     summary: dict[str, Any] = {"splits": {split: tally.summary() for split, tally in tallies.items()}}
+    if (multiple := reader.settings.packing_multiple) is not None:
+        for split, tally in tallies.items():
+            prefix = directory / f"{split}.packs"
+            figures = write_packs(prefix, tally.lengths, reader.settings.seq_length, multiple)
+            summary["splits"][split]["packing"] = figures
     if "valid" in tallies:
         summary["valid_rows_in_train"] = shared_rows(tallies["train"], tallies["valid"])
     return summary
@@ -226,6 +238,9 @@ def _of(bad: BadRows, tally: Tally) -> str:
 def _notices(summary: Mapping[str, Any], settings: DataSettings) -> list[str]:
     notices = []
     for split, numbers in summary["splits"].items():
+        if packing := numbers.get("packing"):
+            packs = f"{packing['packs']:,} packs of {packing['positions']:,} positions"
+            notices.append(f"{split}: {numbers['kept']:,} rows in {packs}, {packing['use']:.2%} in use")
         if numbers["dropped"]:
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in numbers["dropped"].items())
             left = numbers["rows"] - numbers["kept"]

@@ -77,6 +77,8 @@ class DataSettings:
     chat_template_path: Path | None = None
     seq_length: int
     vocab_size: int
+    # What a document is padded to in a pack; None: each sample is one row.
+    packing_multiple: int | None = None
 
     @staticmethod
     def from_plan(value: Callable[[str], Any], build_dir: Path) -> "DataSettings":
@@ -97,4 +99,16 @@ class DataSettings:
             chat_template_path=template,
             seq_length=value("train.seq_length"),
             vocab_size=value("model.vocab_size"),
+            packing_multiple=_packing_multiple(value),
         )
+
+
+def _packing_multiple(value: Callable[[str], Any]) -> int | None:
+    """Context parallelism cuts every document of a pack into two chunks per rank.
+
+    Sequence parallelism cuts the pack and not its documents, and a pack is as long as any other sample.
+    """
+    if not value("data.packing"):
+        return None
+    size: int = value("parallel.context_parallel_size")
+    return 2 * size if size > 1 else 1

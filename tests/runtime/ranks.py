@@ -32,7 +32,7 @@ def environment(**extra: str) -> dict[str, str]:
 
 def train(cwd: Path, build: Path, *, ranks: int = 1, **extra: str) -> Ended:
     """All ranks of one job on this machine, without a launcher. The status is the worst of theirs."""
-    common = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), **extra}
+    common = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), **extra}
     command = [PYTHON, "-m", "sftc.runtime", "train", str(build)]
     started = []
     for rank in range(ranks):
@@ -57,7 +57,8 @@ def torchrun(cwd: Path, build: Path, **extra: str) -> subprocess.Popen[str]:
         return subprocess.Popen(command, cwd=cwd, env=environment(**extra), stderr=stderr, text=True)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,5 +1,6 @@
 """The small pieces that generated code and Megatron call: loss, slices, attention, norms, the argument file."""
 
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from sftc.runtime.cpu import STAND_INS, OnCpu, activate, on_cpu  # noqa: E402
 from sftc.runtime.device import choose  # noqa: E402
 from sftc.runtime.loss import masked_loss  # noqa: E402
 from sftc.runtime.norms import LayerNorm, RMSNorm, norm_for  # noqa: E402
+from sftc.runtime.packed import own_positions, segments, sequence_params  # noqa: E402
 from sftc.runtime.zigzag import in_order, own_slices  # noqa: E402
 
 
@@ -80,6 +82,54 @@ def test_the_shares_of_the_ranks_make_up_the_whole(attention: Any, qkv: Any, siz
     held = [own_slices(query.transpose(0, 1), rank, size).transpose(0, 1) for rank in range(size)]
     shares = [attention.attend_share(held[rank], key, value, rank, size) for rank in range(size)]
     torch.testing.assert_close(in_order(torch.stack(shares)), by_hand(query, key, value))
+
+
+BORDERS = [0, 4, 12, 16]
+
+
+def packed_by_hand(query: Any, key: Any, value: Any) -> Any:
+    """Each segment for itself. query [t, heads, d], key and value [t, groups, d]."""
+    whole = [tensor.unsqueeze(1) for tensor in (query, key, value)]
+    return torch.cat([by_hand(*(tensor[a:b] for tensor in whole)) for a, b in pairwise(BORDERS)]).squeeze(1)
+
+
+@pytest.fixture
+def core(attention: Any) -> Any:
+    """The attention module of a layer, on one rank."""
+    settings = SimpleNamespace(attention_dropout=0.0, sequence_parallel=False, context_parallel_size=1)
+    return attention.TorchAttention(settings, 1, SimpleNamespace(name="causal"), "self")
+
+
+def test_attention_stays_within_the_documents_of_a_pack(core: Any, qkv: Any) -> None:
+    query, key, value = (tensor[:, 0] for tensor in qkv)
+    params = sequence_params(torch.tensor(BORDERS, dtype=torch.int32), "cpu")
+    out = core(query, key, value, packed_seq_params=params)
+    torch.testing.assert_close(out, packed_by_hand(query, key, value).flatten(1))
+
+
+def test_the_shares_of_a_pack_make_up_the_whole(core: Any, qkv: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two ranks, whose gathering is played by handing over what both hold."""
+    query, key, value = (tensor[:, 0] for tensor in qkv)
+    borders = torch.tensor(BORDERS, dtype=torch.int32)
+    held = [own_positions(borders, rank, 2) for rank in range(2)]
+    assert [positions.tolist() for positions in held] == [[0, 3, 4, 5, 10, 11, 12, 15], [1, 2, 6, 7, 8, 9, 13, 14]]
+    gathered = torch.stack([torch.cat([key, value], dim=-1)[positions] for positions in held])
+    monkeypatch.setattr("sftc.runtime.attention.GatherSequence", SimpleNamespace(apply=lambda *_: gathered))
+    wanted = packed_by_hand(query, key, value).flatten(1)
+    for rank, positions in enumerate(held):
+        core.group = SimpleNamespace(rank=lambda rank=rank: rank, size=lambda: 2)
+        shares = (tensor[positions] for tensor in (query, key, value))
+        out = core(*shares, packed_seq_params=sequence_params(borders, "cpu"))
+        torch.testing.assert_close(out, wanted[positions])
+
+
+def test_megatron_is_told_the_longest_document_and_no_empty_ones() -> None:
+    """Told a longer one, its rotary embedding would count positions through the whole pack."""
+    pytest.importorskip("megatron.core")
+    borders = segments(torch.tensor([0, 3, 8, 10, 10, 10], dtype=torch.int32))
+    params = sequence_params(borders, "cpu")
+    assert (params.qkv_format, params.cu_seqlens_q.tolist(), params.max_seqlen_q) == ("thd", [0, 3, 8, 10], 5)
+    assert (params.cu_seqlens_kv.tolist(), params.max_seqlen_kv) == ([0, 3, 8, 10], 5)
 
 
 def config(**values: Any) -> Any:

@@ -307,6 +307,7 @@ def test_run_gets_a_pointer(
         "tokenizer.path": "tokenizer",
         "tokenizer.chat_template": None,
         "train.seq_length": 64,
+        "data.packing": False,
         "train.global_batch_size": 4,
         "eval.eval_iters": None,
         "model.vocab_size": 300,
