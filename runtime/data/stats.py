@@ -59,6 +59,10 @@ def _rows(splits: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]) 
     yield counts("  tokens lost by it", "tokens_cut")
     yield counts("samples that repeat an earlier one", "duplicates")
     yield counts("messages without their reasoning", "messages_without_their_reasoning")
+    if any("packing" in numbers for numbers in every):
+        packings = [numbers.get("packing", {"packs": 0, "use": 0.0}) for numbers in every]
+        yield "packs", [f"{packing['packs']:,}" for packing in packings]
+        yield "  positions in use", [f"{packing['use']:.2%}" for packing in packings]
     yield "masks proven by", ["" for _ in every]
     yield from reasons("  ", "proven_by")
     yield counts("tokens", "tokens")

@@ -115,6 +115,20 @@ def test_stats_is_a_table_or_json(run_line, small):
     assert set(numbers["rows"]) == {"train"}
 
 
+def test_stats_say_how_full_the_packs_are(run_line, small):
+    """A row of n tokens takes n - 1 positions of its pack."""
+    text = small.read_text().replace("  on_bad_row: skip", "  on_bad_row: skip\n  packing: true")
+    small.write_text(text.replace("micro_batch_size: 32", "micro_batch_size: 1"))
+    done = run_line("sftc data stats recipe.yaml")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.split()[0] == "packs")
+    figures = json.loads(run_line("sftc data stats recipe.yaml --format json").stdout)["splits"]["train"]
+    assert int(lines[at].split()[1]) == figures["packing"]["packs"]
+    used = (figures["tokens"] - figures["kept"]) / (figures["packing"]["packs"] * 96)
+    assert lines[at + 1].split() == ["positions", "in", "use", f"{used:.2%}"]
+
+
 def test_preview_shows_tokens_and_masks(run_line, small):
     done = run_line("sftc data preview recipe.yaml -n 1")
     assert done.returncode == 0, done.stderr
