@@ -15,7 +15,7 @@ from .packing import write_packs
 from .reader import digest_rows, require_files, size_of
 from .rows import BadRows
 from .samples import SampleReader
-from .settings import DataSettings
+from .settings import DataSettings, Source
 from .store import content_key, locked, new_directory, read_summary, write_json, write_summary
 from .tally import Tally, shared_rows
 from .template import TEMPLATE_DATE, ChatTemplate, find_template
@@ -64,17 +64,15 @@ def prepare(
     UserError if an input is missing or unusable, or if rows are bad and the settings do not allow it; then nothing is
     stored.
     """
-    sources = {"train": (settings.train_data_path, "data.train_data_path")}
-    if settings.valid_data_path is not None:
-        sources["valid"] = (settings.valid_data_path, "data.valid_data_path")
-    for path, key in sources.values():
-        require_files(path, key)
+    sources = settings.sources()
+    for source in sources.values():
+        require_files(source.path, source.key)
     tokenizer = TextTokenizer.load(settings.tokenizer_path, settings.vocab_size)
     template = None
     if settings.format != "text":
         text = find_template(settings.tokenizer_path, tokenizer.config, settings.chat_template_path)
         template = ChatTemplate(text, tokenizer.special_tokens)
-    digests = {split: digest_rows(path, key) for split, (path, key) in sources.items()}
+    digests = {split: digest_rows(source.path, source.key) for split, source in sources.items()}
     identity = _identity(settings, digests, tokenizer, template)
     key = content_key(identity)
     store = settings.store_path
@@ -169,17 +167,17 @@ def _facts(tokenizer: TextTokenizer, finder: MaskFinder | None) -> dict[str, Any
 
 def _write_splits(
     reader: SampleReader,
-    sources: Mapping[str, tuple[Path, str]],
+    sources: Mapping[str, Source],
     digests: Mapping[str, str],
     directory: Path,
     report: Report,
 ) -> dict[str, Any]:
-    total = sum(size_of(path) for path, _ in sources.values())
+    total = sum(size_of(source.path) for source in sources.values())
     tallies: dict[str, Tally] = {}
     done = rows = 0
     report(0, total, 0)
-    for split, (path, _) in sources.items():
-        tally = tallies[split] = Tally(bad=BadRows(str(path)), overlong=BadRows(str(path)))
+    for split, source in sources.items():
+        tally = tallies[split] = Tally(bad=BadRows(str(source.path)), overlong=BadRows(str(source.path)))
 
         def advance(end: int, read: int, done: int = done, rows: int = rows) -> None:
             report(done + end, total, rows + read)
@@ -189,10 +187,10 @@ def _write_splits(
             IndexedWriter(directory / f"{split}.tokens", dtype) as tokens,
             IndexedWriter(directory / f"{split}.mask", np.dtype(np.uint8)) as masks,
         ):
-            for sample in reader.read(path, digests[split], tally, advance):
+            for sample in reader.read(source, digests[split], tally, advance):
                 tokens.add(sample.ids)
                 masks.add(sample.mask)
-        done, rows = done + size_of(path), rows + tally.rows
+        done, rows = done + size_of(source.path), rows + tally.rows
     report(total, total, rows)
     _refuse(tallies, reader.settings)
     summary: dict[str, Any] = {"splits": {split: tally.summary() for split, tally in tallies.items()}}

@@ -60,6 +60,16 @@ class Columns:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Rows of one kind: where they are, the recipe key that says so, and how they are read."""
+
+    path: Path
+    key: str
+    format: Format
+    columns: Columns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataSettings:
     """Paths are relative to the process's directory, or absolute. `seq_length` counts positions, so that a sample may
     have one token more: it is input without its last token and label without its first.
@@ -79,6 +89,15 @@ class DataSettings:
     vocab_size: int
     # What a document is padded to in a pack; None: each sample is one row.
     packing_multiple: int | None = None
+
+    def sources(self) -> dict[str, Source]:
+        """What is read, by split."""
+        paths = {"train": self.train_data_path, "valid": self.valid_data_path}
+        return {
+            split: Source(path=path, key=f"data.{split}_data_path", format=self.format, columns=self.columns)
+            for split, path in paths.items()
+            if path is not None
+        }
 
     @staticmethod
     def from_plan(value: Callable[[str], Any], build_dir: Path) -> "DataSettings":
