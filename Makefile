@@ -1,13 +1,14 @@
 # make demo   compile the quickstart and train it, from nothing
 # make test   every test
 # make check  lint and types
+# make bench-data  how fast data is prepared; ROWS=5000000 for the memory of so many
 
 SHELL := /bin/bash
 VENV  := .venv
 BIN   := $(VENV)/bin
 READY := $(VENV)/.sftc-ready
 
-.PHONY: demo test check lint types golden clean
+.PHONY: demo test check lint types golden bench-data clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -31,6 +32,9 @@ types: $(READY)
 
 golden: $(READY)
 	$(BIN)/pytest tests/golden tests/errors tests/unit/test_docs.py --update-golden
+
+bench-data: $(READY)
+	$(BIN)/python tests/bench/bench_data.py $(if $(ROWS),--memory-rows $(ROWS))
 
 $(READY): pyproject.toml
 	@python=$$(tests/assets/find_python.sh) && "$$python" -m venv $(VENV)

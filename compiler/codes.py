@@ -219,13 +219,18 @@ _ROWS: dict[str, tuple[str, str]] = {
         "recomputation that is half described",
         "`recompute_granularity: full` needs a method and a number of layers; the other settings read neither.",
     ),
+    "SFTC426": (
+        "a run whose length is said twice, or not at all",
+        "A run has a number of iterations, or a number of epochs from which it follows; its warm-up is a number of "
+        "iterations or a share of the schedule.",
+    ),
     "SFTC431": (
         "rows that do not suit the task",
         "Supervised fine-tuning reads conversations, pretraining reads text; a column is read only by its own format.",
     ),
     "SFTC432": (
         "an evaluation without rows, or rows without an evaluation",
-        "`data.valid_data_path` and `eval.eval_interval` come together.",
+        "Validation rows (`data.valid_data_path` or `data.valid_fraction`) and `eval.eval_interval` come together.",
     ),
     "SFTC433": (
         "an evaluation interval longer than the run",
@@ -236,6 +241,19 @@ _ROWS: dict[str, tuple[str, str]] = {
         "packs in a micro-batch of several",
         "A pack is a sequence of its own, in which Megatron knows where each row ends (`packed_seq_params`); in this "
         "form it takes no second sequence beside it. The global batch is reached with more micro-batches.",
+    ),
+    "SFTC437": (
+        "rows that are named twice, or not at all",
+        "Training rows come from one path or from a list of sources; validation rows from a path, or from a share of "
+        "the training rows.",
+    ),
+    "SFTC438": (
+        "sources of which only some have a weight",
+        "A weight is a share of the samples beside the shares of the others.",
+    ),
+    "SFTC439": (
+        "padding that packs do not have, or that shared experts do not bear",
+        "A pack is as long as any other. Ranks that share experts exchange their tokens in equal numbers.",
     ),
     "SFTC441": (
         "first weights left open",

@@ -132,8 +132,9 @@ def _managed(plan: Plan) -> Iterator[Argument]:
         yield Argument(
             option="--pretrained-checkpoint", values=(plan["model.load"],), key="model.load", group="checkpoint"
         )
-    if plan["data.valid_data_path"] is None:
-        iters = spell(plan["train.train_iters"])
+    if not plan.validates:
+        # Any number will do, and with epochs the run's length is not known yet.
+        iters = spell(plan["train.train_iters"] or 1)
         yield Argument(option="--eval-interval", values=(iters,), reason="Megatron needs a number", group="eval")
         yield Argument(option="--eval-iters", values=("0",), reason="no validation rows", group="eval")
     if plan["model.transformer_impl"] == "local":

@@ -85,6 +85,11 @@ class Plan:
     torchrun: tuple[str, ...] = ()
     chat_template: str | None = None
 
+    @property
+    def validates(self) -> bool:
+        """Whether there are rows to evaluate on."""
+        return self["data.valid_data_path"] is not None or self["data.valid_fraction"] is not None
+
     def __getitem__(self, key: str) -> Any:
         """The value of a dotted recipe key."""
         return self.values[key].value

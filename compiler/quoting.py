@@ -68,7 +68,7 @@ def sbatch(value: str | int) -> SbatchWord:
     return SbatchWord(f'"{escaped}"')
 
 
-def py(value: str | int | float | bool | None) -> PyLiteral:
+def py(value: str | int | float | bool | tuple[float, ...] | None) -> PyLiteral:
     """`value` as a Python literal, with double quotes where that is as good."""
     if isinstance(value, str):
         plain = value.isprintable() and '"' not in value and "\\" not in value

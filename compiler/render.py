@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from math import lcm
 from typing import Any
 
 import jinja2
@@ -123,11 +124,27 @@ def _facts(plan: Plan) -> dict[str, Any]:
         "name": plan.name,
         "task": plan.task,
         "supervised": supervised(plan),
+        "validates": plan.validates,
+        "weights": source_weights(plan),
+        "pad_to": pad_to(plan),
         "value": {key: resolved.value for key, resolved in plan.values.items()},
         "environment": plan.environment,
         "torchrun": plan.torchrun,
         "directives": slurm_directives(plan),
     }
+
+
+def source_weights(plan: Plan) -> tuple[float, ...] | None:
+    """The weight of each source, as a number with a point; None if there are none."""
+    found = [source.get("weight") for source in plan["data.sources"] or []]
+    return tuple(map(float, found)) if found and None not in found else None
+
+
+def pad_to(plan: Plan) -> int:
+    """What the length of a micro-batch is a multiple of: 16 suits the matrix units, and splits need equal parts."""
+    context = plan["parallel.context_parallel_size"]
+    tensor = plan["parallel.tensor_model_parallel_size"] if plan["parallel.sequence_parallel"] else 1
+    return lcm(16, 2 * context if context > 1 else 1, context * tensor)
 
 
 def supervised(plan: Plan) -> str:

@@ -40,13 +40,13 @@ DERIVATIONS = (
     ),
     Derivation(
         key="checkpoint.save_interval",
-        rule="once, after the last iteration",
+        rule="once, after the last iteration (with epochs: known at the start of the run)",
         inputs=("train.train_iters",),
         compute=lambda train_iters: train_iters,
     ),
     Derivation(
         key="train.lr_decay_iters",
-        rule="the whole run",
+        rule="the whole run (with epochs: known at its start)",
         inputs=("train.train_iters",),
         compute=lambda train_iters: train_iters,
     ),
@@ -64,9 +64,15 @@ DERIVATIONS = (
     ),
     Derivation(
         key="data.format",
-        rule="messages for sft, text for pretrain",
+        rule="text for pretrain; for sft found out from the rows when they are prepared",
         inputs=("task.kind",),
-        compute=lambda kind: "text" if kind == "pretrain" else "messages",
+        compute=lambda kind: "text" if kind == "pretrain" else "auto",
+    ),
+    Derivation(
+        key="data.padding",
+        rule="none for packs; max_length where experts are shared between ranks; else longest",
+        inputs=("data.packing", "parallel.expert_model_parallel_size"),
+        compute=lambda packing, experts: None if packing else "max_length" if experts > 1 else "longest",
     ),
     Derivation(
         key="launch.world_size",

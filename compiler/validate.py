@@ -151,7 +151,8 @@ def _type(check: _Check, error: _Error, pointer: str) -> _Reports:
     if "string" in types and isinstance(value, (int, float)):
         help = f'put it in quotes: `"{raw}"`'
     elif "object" in types:
-        help = f"write indented `key: value` lines below `{split(pointer)[-1]}:`"
+        name = split(pointer)[-1]
+        help = f"write indented `key: value` lines {'behind its `-`' if name.isdigit() else f'below `{name}:`'}"
     elif types == ["array"]:
         help = "write a list: `[a, b]`, or one `- a` per line"
     return [check.report("SFTC202", pointer, message, help)]

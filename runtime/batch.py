@@ -13,16 +13,24 @@ KEYS = ("tokens", "labels", "loss_mask", "position_ids")
 
 
 def next_batch(
-    data_iterator: Iterator[Mapping[str, torch.Tensor]], context_parallel: bool = False, packed: bool = False
+    data_iterator: Iterator[Mapping[str, torch.Tensor]],
+    context_parallel: bool = False,
+    packed: bool = False,
+    longest: int | None = None,
 ) -> dict[str, Any]:
     """The next micro-batch: tokens, labels, position_ids [b, s] int64; loss_mask [b, s] float32; attention_mask None.
 
     No mask matrix is built, attention is causal in the kernel. Every rank reads the same memory-mapped rows, so
     tensor-parallel ranks and pipeline stages need no broadcast. With `context_parallel`, s is this rank's share:
     the two slices of the sequence that `zigzag` gives it. With `packed`, b is 1, those slices are of each document,
-    and `packed_seq_params` says where the documents of the whole sequence end.
+    and `packed_seq_params` says where the documents of the whole sequence end. With `longest`, s is the length of the
+    longest row, rounded up to a multiple of that number.
     """
     rows = next(data_iterator)
+    if longest is not None:
+        own, whole = int(rows["length"].max()), rows["tokens"].shape[1]
+        end = min(-(-max(own, 1) // longest) * longest, whole)
+        rows = {key: rows[key][:, :end] for key in KEYS}
     device = torch.cuda.current_device()
     params = None
     if packed:

@@ -15,7 +15,7 @@ def run(build_dir: Path) -> None:
     say(f"`{bundle.path}` is as compiled, manifest {bundle.digest[:12]}")
     megatron.require_target(bundle.megatron_target)
     megatron.require_layers(bundle.value("model.transformer_impl"))
-    decide(bundle)
+    decide(bundle, bundle.value("train.train_iters"))
     require_writable(bundle)
     if bundle.value("launch.device") == "cuda":
         choose("cuda")

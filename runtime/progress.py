@@ -1,11 +1,15 @@
 """What a person sees: one redrawn line on a terminal, plain lines in a log. On stderr, always."""
 
 import sys
+import time
+from collections.abc import Callable
 from typing import TextIO
 
 from .errors import UserError
 
 BAR = 24
+# Seconds after which the speed so far says something about the time to come.
+SETTLED = 3.0
 
 
 class Line:
@@ -46,7 +50,7 @@ class Progress(Line):
     def step(self, iteration: int, *, loss: float, tokens_per_second: float, seconds_left: float) -> None:
         """One logged iteration. loss: nats per supervised token."""
         count = f"{iteration:>{len(str(self.total))}}/{self.total}"
-        figures = f"loss {loss:.4f}  {tokens_per_second:,.0f} tokens/s  {clock(seconds_left)} left"
+        figures = f"loss {loss:.4f}  {tokens_per_second:,.0f} tokens/s  {duration(seconds_left)} left"
         if self.redraws:
             self.draw(iteration / max(self.total, 1), f"{count}  {figures}")
         else:
@@ -56,14 +60,20 @@ class Progress(Line):
 class Counter(Line):
     """Of something that is measured in bytes and counted in rows; a log gets a line per tenth."""
 
-    def __init__(self, what: str, stream: TextIO | None = None) -> None:
+    def __init__(self, what: str, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(stream)
         self._what = what
         self._tenths = 0
+        self._clock = clock
+        self._began: float | None = None
 
     def __call__(self, done_bytes: int, total_bytes: int, rows: int) -> None:
         share = done_bytes / total_bytes if total_bytes else 1.0
-        text = f"{self._what}: {share:.0%}, {rows:,} rows"
+        now = self._clock()
+        self._began = now if self._began is None else self._began
+        elapsed = now - self._began
+        left = f", {duration(elapsed * (1 - share) / share)} left" if elapsed >= SETTLED and 0 < share < 1 else ""
+        text = f"{self._what}: {share:.0%}, {rows:,} rows{left}"
         if self.redraws:
             self.draw(share, text)
         elif int(10 * share) > self._tenths:
@@ -83,7 +93,7 @@ def complain(error: UserError) -> None:
         say(f"help: {error.help}")
 
 
-def clock(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """`42s`, `3m05s`, `2h07m`."""
     whole = round(seconds)
     if whole < 60:

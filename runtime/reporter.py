@@ -1,6 +1,8 @@
 """What is made of the training's news: metrics.jsonl, the progress line, the run record."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from .megatron import Observer
 from .metrics import Metrics
@@ -11,15 +13,18 @@ from .record import Stopwatch
 class Reporter(Observer):
     """The rank that knows the loss writes it down and shows it."""
 
-    def __init__(self, run_path: Path, *, tokens_per_iteration: int, progress: Progress) -> None:
+    def __init__(self, run_path: Path, *, positions: int, progress: Progress) -> None:
+        """positions: those of a global batch, padding too."""
         self._run_path = run_path
-        self._tokens_per_iteration = tokens_per_iteration
+        self._tokens_in: Callable[[int], int] = lambda _: positions
         self._progress = progress
         self._watch = Stopwatch()
         self._metrics: Metrics | None = None
         self._lap_from = 0
 
-    def begun(self, iteration: int) -> None:
+    def begun(self, iteration: int, rows: Any) -> None:
+        # A dataset of the user's own may not know.
+        self._tokens_in = getattr(rows, "tokens_in", self._tokens_in)
         self._metrics = Metrics(self._run_path, resumed_at=iteration)
         self._lap_from = iteration
         if iteration < self._progress.total:
@@ -31,11 +36,11 @@ class Reporter(Observer):
     def stepped(
         self, iteration: int, *, loss: float, learning_rate: float | None, grad_norm: float | None, tokens: int
     ) -> None:
-        """`tokens_per_second` counts every position of the batch, padding too: it measures the machine."""
-        iterations = iteration - self._lap_from
-        seconds = self._watch.lap() / iterations
+        """`tokens_per_second` counts the tokens of rows, and no padding."""
+        done = range(self._lap_from, iteration)
+        seconds = self._watch.lap() / len(done)
         self._lap_from = iteration
-        speed = self._tokens_per_iteration / seconds
+        speed = sum(map(self._tokens_in, done)) / len(done) / seconds
         if self._metrics is not None:
             self._metrics.write(
                 iteration=iteration,

@@ -10,7 +10,7 @@ from . import megatron, metrics
 from .bundle import Bundle, read_bundle
 from .checkpoint.start import claim, decide, other_data
 from .device import choose
-from .launch import arguments_of, evaluation
+from .launch import arguments_of, evaluation, length
 from .pointer import read_pointer
 from .progress import Progress
 from .record import RunRecord
@@ -25,12 +25,17 @@ def run(build_dir: Path) -> None:
     version = megatron.require_target(bundle.megatron_target)
     megatron.require_layers(bundle.value("model.transformer_impl"))
     run_path = Path(bundle.value("logging.run_path"))
-    progress = Progress(int(bundle.value("train.train_iters")))
-    say = progress.say if reports else _keep_quiet
-
-    start = decide(bundle)
-    say(start.line)
+    stated = bundle.value("train.train_iters")
+    start = decide(bundle, stated)
     pointer = read_pointer(bundle)
+    whole = length(bundle, pointer)
+    if stated is None:
+        start = decide(bundle, whole.iterations)
+    progress = Progress(whole.iterations)
+    say = progress.say if reports else _keep_quiet
+    say(start.line)
+    if whole.line:
+        say(whole.line)
     data = Path(pointer["store"]).name
     validation = evaluation(bundle, pointer)
     if start.kind == "complete" and (not validation.iterations or metrics.is_evaluated(run_path, start.iteration)):
@@ -51,7 +56,7 @@ def run(build_dir: Path) -> None:
         if bundle.value("launch.device") == "auto":
             where += ", because torch finds no GPU here (`launch.device: auto`)"
     say(f"Megatron {version}: {where}; setting up takes some seconds")
-    arguments = arguments_of(bundle, start, device, validation)
+    arguments = arguments_of(bundle, start, device, whole, validation)
 
     observer, record = megatron.Observer(), None
     if reports:
@@ -60,11 +65,13 @@ def run(build_dir: Path) -> None:
         record.started(
             start=start.kind, iteration=start.iteration, device=device, world_size=world_size, arguments=arguments
         )
-        tokens = int(bundle.value("train.global_batch_size")) * int(bundle.value("train.seq_length"))
-        observer = Reporter(run_path, tokens_per_iteration=tokens, progress=progress)
+        positions = int(bundle.value("train.global_batch_size")) * int(bundle.value("train.seq_length"))
+        observer = Reporter(run_path, positions=positions, progress=progress)
     step = import_step(bundle.path / "forward_step.py")
     try:
-        iteration = megatron.train(arguments, step, _layers(bundle), observer)
+        iteration = megatron.train(
+            arguments, step, _layers(bundle), observer, variable_lengths=bundle.value("data.padding") == "longest"
+        )
     finally:
         progress.close()  # what comes next on the terminal may be an error, on a line of its own
     if record is not None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from ..diagnostics import Diagnostic
 from ..quoting import QuotingError, sbatch
@@ -69,8 +70,7 @@ def variables(context: Context) -> Iterator[Diagnostic]:
 
 
 def home_directories(context: Context) -> Iterator[Diagnostic]:
-    for key, schema in leaves():
-        value = context[key] if schema.get("format") == "run-time-path" else None
+    for key, value in _paths(context).items():
         if value and value.startswith("~"):
             message = f"`{value}` names a folder called `~`: a recipe's paths are not expanded"
             help = "write it relative to the folder where launch.sh is started, or absolute"
@@ -80,8 +80,7 @@ def home_directories(context: Context) -> Iterator[Diagnostic]:
 def unwritable(context: Context) -> Iterator[Diagnostic]:
     """Values for which a generated file has no spelling: its lines are read one by one."""
     raw = {f"megatron.args.{name}": value for name, value in context["megatron.args"].items()}
-    paths = {key: context[key] for key, schema in leaves() if schema.get("format") == "run-time-path"}
-    for key, value in (paths | raw).items():
+    for key, value in (_paths(context) | raw).items():
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str) and "".join(text.splitlines()) != text:
                 yield context.error("SFTC455", key, f"`{key}` holds a line break", help="write it on one line")
@@ -91,6 +90,13 @@ def unwritable(context: Context) -> Iterator[Diagnostic]:
         except QuotingError:
             message = f"`{key}` holds a line break or a double quote, which no #SBATCH directive can carry"
             yield context.error("SFTC455", key, message, help="take it out")
+
+
+def _paths(context: Context) -> dict[str, Any]:
+    """Every run-time path, by its key."""
+    paths = {key: context[key] for key, schema in leaves() if schema.get("format") == "run-time-path"}
+    sources = context["data.sources"] or []
+    return paths | {f"data.sources.{number}.path": source["path"] for number, source in enumerate(sources)}
 
 
 RULES = (slurm_keys, device, secrets, variables, home_directories, unwritable)

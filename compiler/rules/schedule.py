@@ -5,7 +5,19 @@ from collections.abc import Iterator
 from ..diagnostics import Diagnostic
 from .context import Context
 
-ITERS, WARMUP, DECAY = "train.train_iters", "train.lr_warmup_iters", "train.lr_decay_iters"
+ITERS, EPOCHS = "train.train_iters", "train.epochs"
+WARMUP, SHARE, DECAY = "train.lr_warmup_iters", "train.lr_warmup_fraction", "train.lr_decay_iters"
+
+
+def length(context: Context) -> Iterator[Diagnostic]:
+    if context[ITERS] is not None and context[EPOCHS] is not None:
+        message = "the length of the run is said twice"
+        yield context.error("SFTC426", EPOCHS, message, also=(ITERS,), help=f"remove `{ITERS}` or `{EPOCHS}`")
+    elif context[ITERS] is None and context[EPOCHS] is None:
+        yield context.error("SFTC426", ITERS, "the run has no length", help=f"set `{ITERS}` or `{EPOCHS}`")
+    if context[SHARE] is not None and context.stated(WARMUP):
+        message = "the length of the warm-up is said twice"
+        yield context.error("SFTC426", SHARE, message, also=(WARMUP,), help=f"remove `{WARMUP}` or `{SHARE}`")
 
 
 def batch(context: Context) -> Iterator[Diagnostic]:
@@ -21,7 +33,9 @@ def batch(context: Context) -> Iterator[Diagnostic]:
 
 def warmup(context: Context) -> Iterator[Diagnostic]:
     iters, decay, run = context[WARMUP], context[DECAY], context[ITERS]
-    if run <= iters < decay:
+    if decay is None:
+        return
+    if run is not None and run <= iters < decay:
         message = f"the warm-up ({iters} iterations) does not end before the run does ({run})"
         yield context.error("SFTC422", WARMUP, message, also=(ITERS, DECAY), help=f"at most {run - 1}")
     elif iters >= decay:
@@ -31,6 +45,8 @@ def warmup(context: Context) -> Iterator[Diagnostic]:
 
 def decay(context: Context) -> Iterator[Diagnostic]:
     end, iters = context[DECAY], context[ITERS]
+    if end is None or iters is None:
+        return
     if end < iters and context["train.lr_decay_style"] != "constant":
         message = f"the schedule ends at iteration {end} of {iters}: the rest trains at min_lr"
         yield context.warning("SFTC423", DECAY, message, also=(ITERS, "train.min_lr"))
@@ -57,4 +73,4 @@ def recompute(context: Context) -> Iterator[Diagnostic]:
             yield context.error("SFTC425", key, message)
 
 
-RULES = (batch, warmup, decay, final_rate, recompute)
+RULES = (length, batch, warmup, decay, final_rate, recompute)

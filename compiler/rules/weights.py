@@ -36,7 +36,7 @@ def start_policy(context: Context) -> Iterator[Diagnostic]:
 
 def saving(context: Context) -> Iterator[Diagnostic]:
     interval, iters = context["checkpoint.save_interval"], context["train.train_iters"]
-    if interval > iters:
+    if interval is not None and iters is not None and interval > iters:
         message = f"save_interval ({interval}) is longer than the run ({iters} iterations): saved only at the end"
         yield context.warning("SFTC443", "checkpoint.save_interval", message, also=("train.train_iters",))
 

@@ -27,13 +27,16 @@ class Start:
     arguments: tuple[str, ...] = ()
 
 
-def decide(bundle: Bundle) -> Start:
-    """Which of the starts this one is. UserError for a torn, foreign or missing checkpoint."""
+def decide(bundle: Bundle, iterations: int | None) -> Start:
+    """Which of the starts this one is, for a run of so many iterations; None before the data says how many they are.
+
+    UserError for a torn, foreign or missing checkpoint.
+    """
     save = bundle.value("checkpoint.save")
     own = find_checkpoint(Path(save)) if save else None
     if own is not None:
         _require_owner(own, bundle)
-        return _resume(own, int(bundle.value("train.train_iters")))
+        return _resume(own, iterations)
     load = bundle.value("model.load")
     if load is None:
         return Start(kind="random", iteration=0, line="starting from random weights (`model.init: random`)")
@@ -116,8 +119,8 @@ _ELSEWHERE = (
 )
 
 
-def _resume(own: Checkpoint, train_iters: int) -> Start:
-    if own.iteration >= train_iters:
+def _resume(own: Checkpoint, train_iters: int | None) -> Start:
+    if train_iters is not None and own.iteration >= train_iters:
         line = f"`{own.root}` is at iteration {own.iteration} of {train_iters}: the training is complete"
         return Start(kind="complete", iteration=own.iteration, line=line)
     line = f"resuming `{own.root}` at iteration {own.iteration} of {train_iters}, in full"

@@ -93,7 +93,8 @@ def page(recipe: Recipe, choice: Choice) -> dict[str, Any]:
 
 def splits(recipe: Recipe) -> tuple[str, ...]:
     """Those that the recipe names data for."""
-    return ("train",) if recipe.value("data.valid_data_path") is None else ("train", "valid")
+    names = ("data.valid_data_path", "data.valid_fraction")
+    return ("train", "valid") if any(recipe.value(name) is not None for name in names) else ("train",)
 
 
 def _prepared(recipe: Recipe) -> Prepared:

@@ -1,6 +1,8 @@
-"""Prepared data as torch datasets: right-padded rows or packs of rows, in a seeded order per epoch."""
+"""Prepared data as torch datasets: right-padded rows or packs of rows, in a seeded order."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch.utils.data import Dataset
 
 from ..errors import UserError
 from .indexed import IndexedReader
+from .order import Blended, Order, Shuffled, arrange
 from .packing import lay_out
 from .prepare import POINTER
 from .store import read_summary
@@ -63,13 +66,29 @@ class PreparedData:
         kept: int = figures["packing"]["packs"] if "packing" in figures else figures.get("kept", 0)
         return kept
 
-    def train(self, *, num_samples: int, seed: int, seq_length: int | None = None) -> "TrainSamples":
-        """Sample i belongs to epoch i // rows and has its place in that epoch's permutation, on every layout of ranks.
+    def train(
+        self,
+        *,
+        num_samples: int,
+        seed: int,
+        global_batch_size: int = 1,
+        micro_batch_size: int = 1,
+        data_parallel_size: int = 1,
+        weights: Sequence[float] | None = None,
+        seq_length: int | None = None,
+    ) -> "TrainSamples":
+        """Which samples make up a global batch follows from `seed`, epoch by epoch, and `weights`, the shares of the
+        sources. How they lie in it follows from the ranks and their micro-batches; see `order`. UserError for weights
+        that leave a source out.
 
         The dataset is endless, whatever `num_samples` Megatron asks for.
         """
         assert num_samples < ENDLESS
-        return TrainSamples(self, self._length(seq_length), seed)
+        order: Order = Shuffled(self.rows("train"), seed)
+        if weights is not None:
+            order = Blended([source["samples"] for source in self.summary["splits"]["train"]["sources"]], weights, seed)
+        batch = Batching(whole=global_batch_size, micro=micro_batch_size, ranks=data_parallel_size)
+        return TrainSamples(self, self._length(seq_length), order, batch)
 
     def valid(
         self, *, num_samples: int, seq_length: int | None = None, eval_samples: int | None = None
@@ -96,13 +115,16 @@ class PreparedData:
 class _Samples(Dataset[dict[str, Tensor]]):
     """Samples of one split, without an order: `tokens`, `labels`, `position_ids` int64 [s], `loss_mask` float32 [s].
 
-    A sample is a row, or a pack if rows are packed, which has `cu_seqlens` int32 too; see `packing.lay_out`. What is
-    called a row in the methods below is either.
+    A sample is a row, which has `length` int64 [] too: how many of the s positions are its own; or a pack if rows are
+    packed, which has `cu_seqlens` int32, see `packing.lay_out`. What is called a row in the methods below is either.
     """
 
     def __init__(self, data: PreparedData, split: str, seq_length: int) -> None:
         if not data.rows(split):
-            raise UserError(f"there are no {split} rows in `{data.store}`", f"set `data.{split}_data_path`")
+            raise UserError(
+                f"there are no {split} rows in `{data.store}`",
+                f"set `data.{split}_data_path`, or `data.valid_fraction`" if split == "valid" else None,
+            )
         self._tokens = IndexedReader(data.store / f"{split}.tokens")
         self._masks = IndexedReader(data.store / f"{split}.mask")
         self._pad_id = data.pad_id
@@ -116,6 +138,11 @@ class _Samples(Dataset[dict[str, Tensor]]):
     def __len__(self) -> int:
         return ENDLESS
 
+    def work(self, row: int) -> int:
+        """What attention has to do for a row, or for a pack of rows, in squared positions."""
+        rows = [row] if self._packs is None else self._packs[row].tolist()
+        return sum((int(self._tokens.lengths[one]) - 1) ** 2 for one in rows)
+
     def _sample(self, row: int | None) -> dict[str, Tensor]:
         """Row `row`, shifted and padded; padding is told by its place. None gives a sample without loss."""
         if self._packs is not None:
@@ -123,6 +150,7 @@ class _Samples(Dataset[dict[str, Tensor]]):
         inputs = np.full(self._seq_length, self._pad_id, dtype=np.int64)
         labels = inputs.copy()
         loss_mask = np.zeros(self._seq_length, dtype=np.float32)
+        length = 0
         if row is not None:
             tokens: NDArray[Any] = self._tokens[row]
             length = len(tokens) - 1
@@ -135,6 +163,7 @@ class _Samples(Dataset[dict[str, Tensor]]):
             "labels": torch.from_numpy(labels),
             "loss_mask": torch.from_numpy(loss_mask),
             "position_ids": torch.arange(self._seq_length, dtype=torch.int64),
+            "length": torch.tensor(length),
         }
 
     def _packed(self, rows: list[int]) -> dict[str, Tensor]:
@@ -148,22 +177,42 @@ class _Samples(Dataset[dict[str, Tensor]]):
         return {key: torch.from_numpy(values) for key, values in sample.items()}
 
 
-class TrainSamples(_Samples):
-    """Endless: every epoch is a permutation of its own, drawn from PCG64 with the entropy [seed, epoch]."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batching:
+    """Samples in a global batch and in a micro-batch, and the data-parallel ranks that share the former."""
 
-    def __init__(self, data: PreparedData, seq_length: int, seed: int) -> None:
+    whole: int
+    micro: int
+    ranks: int
+
+
+class TrainSamples(_Samples):
+    """Endless. The samples of a global batch are those that `order` gives it, arranged for the ranks."""
+
+    def __init__(self, data: PreparedData, seq_length: int, order: Order, batching: Batching) -> None:
         super().__init__(data, "train", seq_length)
-        self._seed = seed
-        self._epoch = -1
-        self._order: NDArray[np.int64] = np.zeros(0, np.int64)
+        self._order = order
+        self._batching = batching
+        self._batch = -1
+        self._rows: list[int] = []
 
     def row_of(self, index: int) -> int:
         """The row that sample `index` is."""
-        epoch, place = divmod(index, self.rows)
-        if epoch != self._epoch:
-            self._order = np.random.Generator(np.random.PCG64([self._seed, epoch])).permutation(self.rows)
-            self._epoch = epoch
-        return int(self._order[place])
+        batch, place = divmod(index, self._batching.whole)
+        return self._rows_of(batch)[place]
+
+    def tokens_in(self, batch: int) -> int:
+        """Positions of global batch number `batch`, from 0, that hold a token and no padding."""
+        documents = [[row] if self._packs is None else self._packs[row].tolist() for row in self._rows_of(batch)]
+        return sum(int(self._tokens.lengths[row]) - 1 for rows in documents for row in rows)
+
+    def _rows_of(self, batch: int) -> list[int]:
+        if batch != self._batch:
+            size = self._batching.whole
+            rows = [self._order[at] for at in range(batch * size, (batch + 1) * size)]
+            self._rows = arrange(rows, self.work, self._batching.micro, self._batching.ranks)
+            self._batch = batch
+        return self._rows
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         return self._sample(self.row_of(index))

@@ -1,14 +1,19 @@
-"""Rows that plainly have another format than the recipe says: named, with what to write, and never read as such.
+"""The format of rows: found out where the recipe leaves it to them, and named where they plainly have another one.
+
+Rows of another format than the recipe says are reported with what to write, and never read as such.
 
 Only conversations are recognised. A row with nothing but a text is no evidence: it may lack its conversation.
 """
 
 from collections.abc import Iterator
+from dataclasses import asdict, replace
+from itertools import islice
 from typing import Any
 
 from ..errors import UserError
-from .rows import Row
-from .settings import Columns, Format
+from .reader import read_lines
+from .rows import Row, RowError
+from .settings import Columns, Format, Source
 from .tally import Tally
 
 # What reading such a row as another format comes to.
@@ -53,24 +58,57 @@ def other_format(row: Row, format: Format, columns: Columns) -> str | None:
     return None
 
 
-def note_other_format(advice: str, tally: Tally, format: Format) -> None:
-    """Count a row that would be read with `advice`; UserError if it is row ENOUGH and all before it are like it."""
+def note_other_format(advice: str, tally: Tally) -> None:
+    """Count a row that would be read with `advice`."""
     # Whether there are two kinds is all that is asked, and column names may be endless.
     if advice in tally.others or len(tally.others) < 2:
         tally.others[advice] += 1
-    if tally.rows == ENOUGH:
-        refuse_other_format(tally, format)
 
 
-def refuse_other_format(tally: Tally, format: Format) -> None:
+def refuse_other_format(tally: Tally, source: Source) -> None:
     """UserError if all rows up to now, one at least, have one other format."""
     if len(tally.others) == 1 and tally.others.total() == tally.rows:
         (advice,) = tally.others
         raise UserError(
-            f"`{tally.bad.file}` has no rows of the format {format}, which the recipe says "
+            f"`{source.path}` has no rows of the format {source.format}, which the recipe says "
             f"(rows read: {tally.rows:,}); nothing was stored",
             f"they would be read with {advice}",
         )
+
+
+def detected(source: Source) -> Source:
+    """`source` with the format that its first rows have, and the columns; those that the recipe names come first.
+
+    UserError if none of the first ENOUGH rows is of a known format.
+    """
+    first: Row | None = None
+    for line in islice(read_lines(source.path, sha256=None), ENOUGH):
+        if isinstance(line.row, RowError):
+            continue
+        first = line.row if first is None else first
+        for format, names in [*_named(line.row, source.columns), *_fitting(line.row)]:
+            stated = {role: name for role, name in asdict(source.columns).items() if name != getattr(Columns(), role)}
+            return replace(source, format=format, columns=Columns(**{**names, **stated}))
+    shown = ", ".join(f"`{name}`" for name in first) if isinstance(first, dict) else "no columns"
+    raise UserError(
+        f"`{source.key}`: no format is known for the rows of `{source.path}`"
+        + ("" if first is None else f"; the first one has {shown}"),
+        "say how they are read: `data.format`, and `data.columns` for the names of the columns",
+    )
+
+
+def _named(row: Row, columns: Columns) -> Iterator[tuple[Format, dict[str, str]]]:
+    """Formats whose columns the recipe gives names of their own, all of which `row` has."""
+    stated = {role for role, name in asdict(columns).items() if name != getattr(Columns(), role)}
+    needed: tuple[tuple[Format, tuple[str, ...]], ...] = (
+        ("messages", ("messages",)),
+        ("sharegpt", ("conversations",)),
+        ("prompt_completion", ("prompt", "completion")),
+        ("alpaca", ("instruction", "output")),
+    )
+    for format, roles in needed:
+        if stated.intersection(roles) and isinstance(row, dict) and all(getattr(columns, r) in row for r in roles):
+            yield format, {}
 
 
 def _fitting(row: Row) -> Iterator[tuple[Format, dict[str, str]]]:

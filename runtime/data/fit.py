@@ -1,13 +1,11 @@
-"""A row's tokens and mask as a sample: ended, cut to the sequence length, counted."""
+"""A row's tokens and mask as a sample: ended, and cut to the sequence length."""
 
-import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .mask import Rendered
-from .reader import Line
 from .rows import RowError
 from .settings import OnOverlong
 from .tally import Tally
@@ -16,21 +14,30 @@ from .tokens import TextTokenizer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """`ids` and `mask` have the same length; mask[i] = 1 means that ids[i] is trained on as a label."""
+    """`ids` and `mask` have the same length; mask[i] = 1 means that ids[i] is trained on as a label.
+
+    `content` is a digest of what the row says, in 64 bits: the same whatever it is rendered and tokenised with. `file`
+    and `line` are where it was read, `way` is how its mask was proven.
+    """
 
     ids: NDArray[np.int32]
     mask: NDArray[np.uint8]
+    content: int
+    file: Path | str
+    line: int
+    way: str
+    lost_reasoning: int = 0
 
 
-def framed(ids: list[int], tokenizer: TextTokenizer) -> Sample:
+def framed(ids: list[int], tokenizer: TextTokenizer) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
     """Plain text, which no template ends: an end token is added, and a begin token if the tokenizer asks."""
     before = [tokenizer.bos_id] if tokenizer.config.get("add_bos_token") and tokenizer.bos_id is not None else []
     after = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
     whole = [*before, *ids, *after]
-    return Sample(ids=np.array(whole, dtype=np.int32), mask=np.ones(len(whole), dtype=np.uint8))
+    return np.array(whole, dtype=np.int32), np.ones(len(whole), dtype=np.uint8)
 
 
-def fit(sample: Sample, line: Line, tally: Tally, seq_length: int, on_overlong: OnOverlong) -> Sample | None:
+def fit(sample: Sample, tally: Tally, seq_length: int, on_overlong: OnOverlong) -> Sample | None:
     """The sample, cut if need be; None if it is left out. RowError if nothing in it is trained on."""
     most = seq_length + 1
     surplus = len(sample.ids) - most
@@ -41,15 +48,15 @@ def fit(sample: Sample, line: Line, tally: Tally, seq_length: int, on_overlong: 
                 problem = (
                     f"{len(sample.ids):,} tokens make {most - 1 + surplus:,} positions; seq_length is {most - 1:,}"
                 )
-                tally.overlong.add(line.number, RowError("overlong", problem), str(line.file))
+                tally.overlong.add(sample.line, RowError("overlong", problem), str(sample.file))
                 return None
             case "drop":
                 tally.dropped["overlong"] += 1
                 return None
             case "truncate_left":
-                sample = Sample(ids=sample.ids[surplus:], mask=sample.mask[surplus:])
+                sample = replace(sample, ids=sample.ids[surplus:], mask=sample.mask[surplus:])
             case "truncate_right":
-                sample = Sample(ids=sample.ids[:most], mask=sample.mask[:most])
+                sample = replace(sample, ids=sample.ids[:most], mask=sample.mask[:most])
     # The first token is never a label.
     if not sample.mask[1:].any():
         cut = f"after {on_overlong} by {surplus:,}, " if surplus > 0 else ""
@@ -58,13 +65,3 @@ def fit(sample: Sample, line: Line, tally: Tally, seq_length: int, on_overlong: 
         tally.truncated += 1
         tally.tokens_cut += surplus
     return sample
-
-
-def count(sample: Sample, rendered: Rendered, tally: Tally) -> None:
-    tally.ways[rendered.way] += 1
-    tally.lost_reasoning += rendered.lost_reasoning
-    tally.lengths.append(len(sample.ids))
-    tally.supervised.append(int(np.count_nonzero(sample.mask[1:])))
-    content = hashlib.blake2b(sample.ids.tobytes(), digest_size=8)
-    content.update(sample.mask.tobytes())
-    tally.hashes.append(int.from_bytes(content.digest(), "little"))

@@ -6,6 +6,7 @@ a message carries, for templates that read it. Keys that are null are dropped, a
 does. The marks of what to train (`train`, `loss`, `weight`) leave the message.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from .sharegpt import to_message
 type Message = dict[str, Any]
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
+# One for all rows: making an encoder takes as long as encoding a row.
+CANONICAL = json.JSONEncoder(ensure_ascii=False, sort_keys=True)
 REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 
 
@@ -28,6 +31,15 @@ class Conversation:
     messages: list[Message]
     train: tuple[bool | None, ...]
     tools: list[dict[str, Any]] | None = None
+
+    def digest(self) -> int:
+        """64 bits that stand for what is said, whatever the row's format and marks."""
+        return digest_of(CANONICAL.encode([self.messages, self.tools]))
+
+
+def digest_of(text: str) -> int:
+    """64 bits that stand for `text`."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "little")
 
 
 def read_conversation(row: Row, format: Format, columns: Columns) -> Conversation:

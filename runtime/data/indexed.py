@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 MAGIC = b"MMIDIDX\x00\x00"
 HEADER = struct.Struct("<9sQBQQ")
-# Megatron's codes, as far as token ids and masks need them.
-CODES = {"uint8": 1, "int32": 4, "int64": 5, "uint16": 8}
+# Megatron's codes, without those of fractions.
+CODES = {"uint8": 1, "int8": 2, "int16": 3, "int32": 4, "int64": 5, "uint16": 8}
 DTYPES = {code: np.dtype(name) for name, code in CODES.items()}
 
 
@@ -89,6 +89,10 @@ class IndexedReader:
         self.lengths: NDArray[np.int32] = np.frombuffer(raw, "<i4", self._count, at)
         self._offsets: NDArray[np.int64] = np.frombuffer(raw, "<i8", self._count, at + 4 * self._count)
         path = prefix.with_name(prefix.name + ".bin")
+        self._borders: NDArray[np.int64] = np.frombuffer(raw, "<i8", borders, at + 12 * self._count)
+        needed = int(self.lengths.sum(dtype=np.int64)) * self.dtype.itemsize
+        if path.stat().st_size < needed:
+            raise ValueError(f"{path} is cut off: it has {path.stat().st_size:,} bytes of {needed:,}")
         # An empty file cannot be mapped.
         self._data = np.memmap(path, mode="r") if path.stat().st_size else np.zeros(0, np.uint8)
 
@@ -97,6 +101,23 @@ class IndexedReader:
 
     def __getitem__(self, index: int) -> NDArray[Any]:
         return np.frombuffer(self._data, self.dtype, int(self.lengths[index]), int(self._offsets[index]))
+
+    @property
+    def documents(self) -> int:
+        """How many there are; each is one sequence or several."""
+        return len(self._borders) - 1
+
+    def document(self, number: int) -> NDArray[Any]:
+        """All sequences of a document, as one."""
+        first, last = int(self._borders[number]), int(self._borders[number + 1])
+        if last - first == 1:
+            return self[first]
+        return np.concatenate([np.zeros(0, self.dtype), *(self[index] for index in range(first, last))])
+
+    def end_of(self, number: int) -> int:
+        """Where a document ends, in bytes."""
+        last = int(self._borders[number + 1]) - 1
+        return int(self._offsets[last]) + int(self.lengths[last]) * self.dtype.itemsize if last >= 0 else 0
 
     def __reduce__(self) -> tuple[type["IndexedReader"], tuple[Path]]:
         return IndexedReader, (self.prefix,)

@@ -23,7 +23,7 @@ type Kind = Literal["content", "reasoning", "call", "tool"]
 TOOLS = -1  # the message index of parts that belong to the list of tools
 FIRST_MARK = 0xF0000
 MAX_PARTS = 0x7FFE  # two marks each, short of the plane's two noncharacters
-MARK = re.compile("[\U000f0000-\U000ffffd\U00100000\U00100001]")
+MARKS = re.compile("([\U000f0000-\U000ffffd\U00100000\U00100001])")
 # No mark closes a part but its own, and parts do not nest: the nearest two marks belong together.
 MARKED = re.compile("[\U000f0000-\U000ffffd][^\U000f0000-\U000ffffd]*[\U000f0000-\U000ffffd]")
 THOUGHT = re.compile(r"(<think>|</think>)")
@@ -124,10 +124,11 @@ def unmarked(text: str) -> str:
 
 
 class Marker:
-    """Collects parts while it copies a conversation with marks."""
+    """Collects parts while it copies a conversation with marks; if it is told to, without their words."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, wordless: bool = False) -> None:
         self.parts: list[Part] = []
+        self._wordless = wordless
 
     def messages(self, messages: Sequence[Message]) -> list[Message]:
         """A marked copy; every text of the messages becomes a part."""
@@ -194,17 +195,21 @@ class Marker:
         start = text.index(core)
         mark = FIRST_MARK + 2 * len(self.parts)
         self.parts.append(Part(message=message, kind=kind, text=core))
-        return f"{text[:start]}{chr(mark)}{core}{chr(mark + 1)}{text[start + len(core) :]}"
+        words = "" if self._wordless else core
+        return f"{text[:start]}{chr(mark)}{words}{chr(mark + 1)}{text[start + len(core) :]}"
 
 
 def locate(marked: str, plain: str, parts: list[Part]) -> Located | None:
     """Read the marks of `marked`; None unless `marked` without them is `plain`."""
-    if MARK.sub("", marked) != plain:
+    # Text and marks by turns: one look at each character, where `sub` and `finditer` would take two.
+    pieces = MARKS.split(marked)
+    if "".join(pieces[::2]) != plain:
         return None
     found = Located(parts=parts)
     block: int | None = None
-    for count, match in enumerate(MARK.finditer(marked)):
-        spot, mark = match.start() - count, match.group()
+    spot = 0
+    for text, mark in zip(pieces[::2], pieces[1::2], strict=False):
+        spot += len(text)
         if mark == BLOCK_OPEN:
             block = spot if block is None else block
         elif mark == BLOCK_CLOSE:

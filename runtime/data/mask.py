@@ -15,12 +15,13 @@ holds every word of the message once and unchanged, reasoning where the template
 message; it ends with an end-of-turn token, with only white space between the last word and that token unless tool calls
 are closed there. No special token comes from data (`plain`), and none is formed at the border of data.
 
-Marks come first because they cost one render per conversation, where prefixes cost two per turn, and because they know
+Marks come first because they cost one render per conversation (and none where they have shown the same before, see
+`skeleton`), where prefixes cost two per turn, and because they know
 every character's owner. Prefixes prove less: templates that drop past reasoning are not stable under them.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .facts import TemplateFacts
@@ -29,6 +30,7 @@ from .marks import MAX_PARTS, Located, Marker, locate, unmarked
 from .plain import PlainEncoder, Tokens
 from .rows import RowError
 from .settings import LossOn
+from .skeleton import Skeleton, Skeletons
 from .template import ChatTemplate
 from .tokens import TextTokenizer
 from .turns import MarkedTurns, Span, Turns, UnmarkedTurns, Way
@@ -81,8 +83,9 @@ class MaskFinder:
         self._tokenizer = tokenizer
         self._special = tokenizer.special
         self._plain: PlainEncoder | None = None
+        self._skeletons = Skeletons()
 
-    def render(self, conversation: Conversation, loss_on: LossOn) -> Rendered:
+    def render(self, conversation: Conversation, loss_on: LossOn, *, loss_on_reasoning: bool = True) -> Rendered:
         """The text and its proven spans, or RowError."""
         has_special = self._has_special_tokens(conversation)
         if loss_on == "all":
@@ -94,13 +97,10 @@ class MaskFinder:
         conversation = self._with_tool_dialect(conversation)
         messages, tools = conversation.messages, conversation.tools
         text = self.template.render(messages, tools)
-        marker = Marker()
-        marked_messages, marked_tools = marker.messages(messages), marker.tools(tools)
         if has_special:
-            self._refuse_special_tokens(marked_messages, marked_tools, unmarked)
-        located = None
-        if len(marker.parts) <= MAX_PARTS:
-            located = self._locate(marked_messages, marked_tools, text, marker)
+            marker = Marker()
+            self._refuse_special_tokens(marker.messages(messages), marker.tools(tools), unmarked)
+        located = self._locate(messages, tools, text)
         if located is None or (has_special and located.data() is None):
             if has_special:
                 self._refuse_special_tokens(messages, tools, str)
@@ -112,6 +112,10 @@ class MaskFinder:
             whole = (Span(start=0, end=len(text), end_token=None),)
             return Rendered(text=text, spans=whole, way="whole text", tokens=self._tokens(text, turns))
         spans = tuple(turns.span(index) for index in wanted)
+        if not loss_on_reasoning:
+            spans = tuple(
+                replace(span, start=turns.answer(index, span)) for index, span in zip(wanted, spans, strict=True)
+            )
         tokens = self._tokens(text, turns)
         return Rendered(text=text, spans=spans, way=turns.way, lost_reasoning=lost_reasoning, tokens=tokens)
 
@@ -122,12 +126,30 @@ class MaskFinder:
             self._plain = PlainEncoder(self._tokenizer)
         return self._plain.encode(text, turns.literal)
 
-    def _locate(self, messages: list[Message], tools: Any, text: str, marker: Marker) -> Located | None:
+    def _locate(self, messages: list[Message], tools: Any, text: str) -> Located | None:
+        """Where each part stands; None if marks do not tell."""
+        shape = None
+        if not self.template.has_generation_blocks:  # a block may depend on the words that a shape leaves out
+            marker = Marker(wordless=True)
+            shape = self._skeletons.shape(messages, tools, marker)
+            skeleton = None if shape is None else self._skeletons.find(shape)
+            if skeleton is not None and (known := skeleton.fill(marker.parts, text)) is not None:
+                return known
+        marker = Marker()
         try:
-            marked = self.template.render(messages, tools, bracket_generation=True)
+            marked_messages, marked_tools = marker.messages(messages), marker.tools(tools)
+        except ValueError:  # there are no characters left
+            return None
+        if len(marker.parts) > MAX_PARTS:
+            return None
+        try:
+            marked = self.template.render(marked_messages, marked_tools, bracket_generation=True)
         except RowError:
             return None
-        return locate(marked, text, marker.parts)
+        located = locate(marked, text, marker.parts)
+        if shape is not None and located is not None and (skeleton := Skeleton.of(located, text)) is not None:
+            self._skeletons.keep(shape, skeleton)
+        return located
 
     def _with_tool_dialect(self, conversation: Conversation) -> Conversation:
         if not any("tool_calls" in message for message in conversation.messages):

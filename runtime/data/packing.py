@@ -93,27 +93,39 @@ def padded(lengths: NDArray[Any], multiple: int) -> NDArray[Any]:
     return -(-lengths // multiple) * multiple
 
 
-def write_packs(prefix: Path, tokens: Sequence[int], seq_length: int, multiple: int) -> dict[str, Any]:
-    """Plan packs of `seq_length` positions and write them to `prefix`; returns the figures for `data.json`.
+def write_packs(
+    prefix: Path, groups: Sequence[Sequence[int]], seq_length: int, multiple: int
+) -> tuple[dict[str, Any], list[int]]:
+    """Plan packs of `seq_length` positions and write them to `prefix`; returns the figures for `data.json`, and how
+    many packs each group has.
 
-    tokens: the number of tokens of each row, one more than its positions. multiple: what each document is padded to.
+    groups: the number of tokens of each row, one more than its positions; the rows of one group, which come after those
+    of the group before, share no pack with those of another. multiple: what each document is padded to.
     """
-    lengths = np.array(tokens, np.int64) - 1
-    packs = plan_packs(padded(lengths, multiple), seq_length)
     digest = hashlib.sha256()
+    counts: list[int] = []
+    first = used = fullest = 0
     with IndexedWriter(prefix, np.dtype(np.int32)) as writer:
-        for pack in packs:
-            writer.add(pack)
-            digest.update(len(pack).to_bytes(4, "little") + pack.astype("<i4").tobytes())
-    return {
-        "packs": len(packs),
+        for group in groups:
+            lengths = np.array(group, np.int64) - 1
+            packs = plan_packs(padded(lengths, multiple), seq_length)
+            for pack in packs:
+                rows = pack + first
+                writer.add(rows)
+                digest.update(len(rows).to_bytes(4, "little") + rows.astype("<i4").tobytes())
+            counts.append(len(packs))
+            first, used = first + len(lengths), used + int(lengths.sum())
+            fullest = max([fullest, *(len(pack) for pack in packs)])
+    figures = {
+        "packs": sum(counts),
         "positions": seq_length,
         "multiple": multiple,
         # of all positions of all packs, those that hold a token of a row
-        "use": round(float(lengths.sum()) / (len(packs) * seq_length), 6),
-        "documents_in_fullest": max(len(pack) for pack in packs),
+        "use": round(used / (sum(counts) * seq_length), 6),
+        "documents_in_fullest": fullest,
         "sha256": digest.hexdigest(),
     }
+    return figures, counts
 
 
 def lay_out(

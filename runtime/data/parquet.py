@@ -47,7 +47,7 @@ def parquet_rows(path: Path) -> Iterator[tuple[int, int, Row | RowError]]:
 
 def _rows_of(batch: Any) -> Iterator[Row | RowError]:
     try:
-        yield from map(_without_nulls, batch.to_pylist())
+        yield from map(without_nulls, batch.to_pylist())
     except UnicodeDecodeError:
         # Arrow does not check its strings: one by one, to find out whose are not UTF-8.
         for index in range(batch.num_rows):
@@ -56,10 +56,11 @@ def _rows_of(batch: Any) -> Iterator[Row | RowError]:
             except UnicodeDecodeError as error:
                 yield RowError("not-utf8", f"a string of the row has the byte 0x{error.object[error.start]:02x}")
             else:
-                yield _without_nulls(row)
+                yield without_nulls(row)
 
 
-def _without_nulls(row: dict[str, Any]) -> Row:
+def without_nulls(row: dict[str, Any]) -> Row:
+    """`row` without the keys below its columns that are null."""
     return {name: _said(value) if isinstance(value, dict | list) else value for name, value in row.items()}
 
 

@@ -11,7 +11,7 @@ and the stretches decode to their own text (surrounding white space aside, which
 
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from .rows import RowError
@@ -111,10 +111,10 @@ def _refusal(text: str, literal: Sequence[tuple[int, int]], problem: str) -> Row
     )
 
 
-def spans_within(special: re.Pattern[str], text: str, data: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Spans of special-token text that lie inside one of `data`, sorted spans that do not overlap."""
+def spans_within(matches: Iterable[re.Match[str]], data: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Spans of `matches`, special-token text, that lie inside one of `data`, sorted spans that do not overlap."""
     found = []
-    for match in special.finditer(text):
+    for match in matches:
         at = bisect_right(data, match.start(), key=lambda span: span[0]) - 1
         if at >= 0 and match.end() <= data[at][1]:
             found.append(match.span())

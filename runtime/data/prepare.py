@@ -1,23 +1,20 @@
 """Prepare data: from files of rows to a directory of the store, once per content."""
 
 import importlib.metadata
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
 from ..errors import UserError
-from .indexed import IndexedWriter, token_dtype
-from .mask import MaskFinder
-from .packing import write_packs
-from .reader import digest_rows, require_files, size_of
-from .rows import BadRows
-from .samples import SampleReader
-from .settings import DataSettings, Source
+from . import given
+from .detect import detected
+from .facts import TemplateFacts
+from .notices import notices
+from .reader import digest_rows, require_files
+from .settings import Columns, DataSettings, Source
+from .splits import Splits
 from .store import content_key, locked, new_directory, read_summary, write_json, write_summary
-from .tally import Tally, shared_rows
 from .template import TEMPLATE_DATE, ChatTemplate, find_template
 from .tokens import TextTokenizer
 
@@ -64,16 +61,17 @@ def prepare(
     UserError if an input is missing or unusable, or if rows are bad and the settings do not allow it; then nothing is
     stored.
     """
-    sources = settings.sources()
-    for source in sources.values():
-        require_files(source.path, source.key)
+    sources = {
+        split: tuple(_recognised(source, settings, notice) for source in found)
+        for split, found in settings.splits().items()
+    }
     tokenizer = TextTokenizer.load(settings.tokenizer_path, settings.vocab_size)
     template = None
-    if settings.format != "text":
+    if any(source.format not in ("text", "tokens") for found in sources.values() for source in found):
         text = find_template(settings.tokenizer_path, tokenizer.config, settings.chat_template_path)
         template = ChatTemplate(text, tokenizer.special_tokens)
-    digests = {split: digest_rows(source.path, source.key) for split, source in sources.items()}
-    identity = _identity(settings, digests, tokenizer, template)
+    digests = {split: [_digest(source, settings) for source in found] for split, found in sources.items()}
+    identity = _identity(settings, sources, digests, tokenizer, template)
     key = content_key(identity)
     store = settings.store_path
     summary = read_summary(store / key)
@@ -86,17 +84,15 @@ def prepare(
                 # It may have been made while this process waited.
                 summary = read_summary(store / key)
                 if summary is None:
-                    finder = None if template is None else MaskFinder(template, tokenizer)
-                    reader = SampleReader(settings, tokenizer, finder)
                     with new_directory(store, key) as directory:
-                        splits = _write_splits(reader, sources, digests, directory, report)
-                        write_summary(directory, {**identity, "key": key, **_facts(tokenizer, finder), **splits})
+                        splits = Splits(settings, sources, digests).write(tokenizer, template, directory, report)
+                        write_summary(directory, {**identity, "key": key, **_facts(tokenizer, template), **splits})
                     summary = read_summary(store / key)
                     is_new = True
         except OSError as error:
             raise UserError(f"prepared data cannot be written to `{store}`: {error}", "see `data.store_path`") from None
     assert summary is not None
-    return Prepared(store=store / key, is_new=is_new, summary=summary, notices=tuple(_notices(summary, settings)))
+    return Prepared(store=store / key, is_new=is_new, summary=summary, notices=tuple(notices(summary, settings)))
 
 
 def prepare_run(
@@ -131,131 +127,81 @@ def _eval_samples(samples: int, value: Callable[[str], Any]) -> int:
     return batch * (-(-samples // batch) if iterations is None else iterations)
 
 
+def _recognised(source: Source, settings: DataSettings, notice: Callable[[str], None]) -> Source:
+    """`source` with the format of its rows, which is said if it was found out. UserError if they cannot be read."""
+    if source.format == "tokens" or (source.format == "auto" and given.prefix_of(source.path) is not None):
+        given.require(source, settings.is_pretrain)
+        found = replace(source, format="tokens")
+    else:
+        require_files(source.path, source.key)
+        found = detected(source) if source.format == "auto" else source
+    if found != source:
+        usual = Columns().used_by(found.format)
+        columns = [
+            f"{role} from `{name}`"
+            for role, name in found.columns.used_by(found.format).items()
+            if name not in (None, usual[role])
+        ]
+        notice(f"{source.key}: " + ", ".join([f"the rows are of the format {found.format}", *columns]))
+    return found
+
+
+def _digest(source: Source, settings: DataSettings) -> str:
+    if source.format == "tokens":
+        return given.digest(source, settings.is_pretrain)
+    return digest_rows(source.path, source.key)
+
+
 def _identity(
-    settings: DataSettings, digests: Mapping[str, str], tokenizer: TextTokenizer, template: ChatTemplate | None
+    settings: DataSettings,
+    sources: Mapping[str, Sequence[Source]],
+    digests: Mapping[str, Sequence[str]],
+    tokenizer: TextTokenizer,
+    template: ChatTemplate | None,
 ) -> dict[str, Any]:
-    """Everything that decides what is stored, and nothing else: no path, no clock."""
+    """Everything that decides what is stored, and nothing else: no path, no clock, no weight."""
+    named = {
+        split if len(found) == 1 else f"{split}, source {at + 1}": (source, digests[split][at])
+        for split, found in sources.items()
+        for at, source in enumerate(found)
+    }
+    formats = {
+        name: {"format": source.format, "columns": source.columns.used_by(source.format)}
+        for name, (source, _) in named.items()
+    }
+    optional = {
+        "loss_on_reasoning": None if settings.loss_on_reasoning else False,
+        "valid_fraction": settings.valid_fraction,
+        "on_shared_rows": settings.on_shared_rows if settings.valid_data_path is not None else None,
+        "packing_multiple": settings.packing_multiple,
+        "is_blend": settings.is_blend or None,
+        "is_pretrain": settings.is_pretrain or None,
+    }
     return {
-        "rows": dict(digests),
+        "rows": {name: digest for name, (_, digest) in named.items()},
         "tokenizer": dict(tokenizer.digests),
         "template": None if template is None else template.text.sha256,
         "settings": {
-            "format": settings.format,
-            "columns": settings.columns.used_by(settings.format),
+            "sources": formats,
             "loss_on": settings.loss_on,
             "on_overlong": settings.on_overlong,
             "on_bad_row": settings.on_bad_row,
             "seq_length": settings.seq_length,
-            **({} if settings.packing_multiple is None else {"packing_multiple": settings.packing_multiple}),
+            **{name: value for name, value in optional.items() if value is not None},
         },
     }
 
 
-def _facts(tokenizer: TextTokenizer, finder: MaskFinder | None) -> dict[str, Any]:
+def _facts(tokenizer: TextTokenizer, template: ChatTemplate | None) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "packages": {name: importlib.metadata.version(name) for name in ("jinja2", "numpy", "tokenizers")},
         "vocab": tokenizer.size,
         "pad_id": tokenizer.pad_id,
         "eos_id": tokenizer.eos_id,
     }
-    if finder is not None:
-        facts["generation_prompt"] = finder.facts.generation_prompt
-        facts["end_of_turn"] = sorted(finder.facts.end_tokens)
+    if template is not None:
+        said = TemplateFacts(template, tokenizer.special)
+        facts["generation_prompt"] = said.generation_prompt
+        facts["end_of_turn"] = sorted(said.end_tokens)
         facts["template_date"] = TEMPLATE_DATE.date().isoformat()
     return facts
-
-
-def _write_splits(
-    reader: SampleReader,
-    sources: Mapping[str, Source],
-    digests: Mapping[str, str],
-    directory: Path,
-    report: Report,
-) -> dict[str, Any]:
-    total = sum(size_of(source.path) for source in sources.values())
-    tallies: dict[str, Tally] = {}
-    done = rows = 0
-    report(0, total, 0)
-    for split, source in sources.items():
-        tally = tallies[split] = Tally(bad=BadRows(str(source.path)), overlong=BadRows(str(source.path)))
-
-        def advance(end: int, read: int, done: int = done, rows: int = rows) -> None:
-            report(done + end, total, rows + read)
-
-        dtype = token_dtype(reader.tokenizer.size)
-        with (
-            IndexedWriter(directory / f"{split}.tokens", dtype) as tokens,
-            IndexedWriter(directory / f"{split}.mask", np.dtype(np.uint8)) as masks,
-        ):
-            for sample in reader.read(source, digests[split], tally, advance):
-                tokens.add(sample.ids)
-                masks.add(sample.mask)
-        done, rows = done + size_of(source.path), rows + tally.rows
-    report(total, total, rows)
-    _refuse(tallies, reader.settings)
-    summary: dict[str, Any] = {"splits": {split: tally.summary() for split, tally in tallies.items()}}
-    if (multiple := reader.settings.packing_multiple) is not None:
-        for split, tally in tallies.items():
-            prefix = directory / f"{split}.packs"
-            figures = write_packs(prefix, tally.lengths, reader.settings.seq_length, multiple)
-            summary["splits"][split]["packing"] = figures
-    if "valid" in tallies:
-        summary["valid_rows_in_train"] = shared_rows(tallies["train"], tallies["valid"])
-    return summary
-
-
-def _refuse(tallies: Mapping[str, Tally], settings: DataSettings) -> None:
-    """UserError for bad rows that the settings do not allow to be skipped, for overlong ones, and for no rows."""
-    bad = [tally for tally in tallies.values() if tally.bad.total]
-    if bad and settings.on_bad_row == "error":
-        told = "\n".join(f"{_of(tally.bad, tally)} cannot be used\n{tally.bad.report()}" for tally in bad)
-        raise UserError(
-            f"{told}\nnothing was stored", "mend these rows, or leave them out and count them: `data.on_bad_row: skip`"
-        )
-    long = [tally for tally in tallies.values() if tally.overlong.total]
-    if long:
-        told = "\n".join(f"{_of(tally.overlong, tally)} are too long\n{tally.overlong.report()}" for tally in long)
-        raise UserError(
-            f"{told}\nnothing was stored",
-            f"set `train.seq_length` to {max(tally.longest for tally in long) - 1:,} or more, or choose "
-            "`data.on_overlong`: drop, truncate_left or truncate_right",
-        )
-    for split, tally in tallies.items():
-        if not tally.kept:
-            raise UserError(
-                f"no row of `{tally.bad.file}` is left to use as {split} data; it has {tally.rows:,} rows\n"
-                + (tally.bad.report() if tally.bad.total else ""),
-                "see `data.on_bad_row` and `data.on_overlong`",
-            )
-
-
-def _of(bad: BadRows, tally: Tally) -> str:
-    return f"{bad.total:,} of {tally.rows:,} rows of `{bad.file}`"
-
-
-def _notices(summary: Mapping[str, Any], settings: DataSettings) -> list[str]:
-    notices = []
-    for split, numbers in summary["splits"].items():
-        if packing := numbers.get("packing"):
-            packs = f"{packing['packs']:,} packs of {packing['positions']:,} positions"
-            notices.append(f"{split}: {numbers['kept']:,} rows in {packs}, {packing['use']:.2%} in use")
-        if numbers["dropped"]:
-            reasons = ", ".join(f"{reason} {count:,}" for reason, count in numbers["dropped"].items())
-            left = numbers["rows"] - numbers["kept"]
-            notices.append(f"{split}: {left:,} of {numbers['rows']:,} rows are left out: {reasons}")
-        if numbers["truncated"]:
-            notices.append(
-                f"{split}: {numbers['truncated']:,} rows are cut to {settings.seq_length:,} positions "
-                f"({settings.on_overlong}); {numbers['tokens_cut']:,} tokens are lost"
-            )
-        if numbers["messages_without_their_reasoning"]:
-            count = numbers["messages_without_their_reasoning"]
-            notices.append(f"{split}: the chat template leaves out the reasoning of {count:,} messages")
-        if numbers["duplicates"]:
-            notices.append(f"{split}: {numbers['duplicates']:,} of {numbers['kept']:,} rows repeat an earlier one")
-    if shared := summary.get("valid_rows_in_train"):
-        kept = summary["splits"]["valid"]["kept"]
-        notices.append(
-            f"WARNING: {shared:,} of {kept:,} validation rows are training rows too; the validation loss looks too good"
-        )
-    return notices

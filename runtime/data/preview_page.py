@@ -45,6 +45,14 @@ def _split(name: str, numbers: Mapping[str, Any], settings: Mapping[str, Any]) -
         ("left out", f"{left_out:,}", f"{left_out / max(numbers['rows'], 1):.1%} of the rows"),
         ("cut", f"{numbers['truncated']:,}", f"{numbers['tokens_cut']:,} tokens lost"),
     ]
+    if packing := numbers.get("packing"):
+        packs = f"in {packing['packs']:,} packs of {packing['positions']:,} positions"
+        cards.append(("positions in use", f"{packing['use']:.2%}", packs))
+    if len(numbers["sources"]) > 1:
+        cards += [
+            (f"source {at}", f"{part['kept']:,}", f"of {part['rows']:,} rows, {_short(part['tokens'])} tokens")
+            for at, part in enumerate(numbers["sources"], start=1)
+        ]
     return {
         "name": name,
         "title": TITLES[name],

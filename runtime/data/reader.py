@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
+from . import hub
 from .files import RowFile, find_files, opened, refuse_foreign
 from .jsonarray import json_array
 from .jsonrows import json_lines
@@ -21,37 +22,49 @@ class Line:
     `end` is how many bytes are read, of all files together.
     """
 
-    file: Path
+    file: Path | str
     number: int
     end: int
     row: Row | RowError
 
 
-def require_files(path: Path, key: str) -> None:
+def require_files(path: str | Path, key: str) -> None:
     """UserError if `path`, which the recipe names under `key`, is nothing that rows can be read from."""
-    for file in find_files(path, key):
+    if hub.is_hub(str(path)):
+        hub.require(str(path), key)
+        return
+    for file in find_files(Path(path), key):
         if file.kind == "parquet":
             require_pyarrow(file.path, key)
         refuse_foreign(file, key)
 
 
-def size_of(path: Path) -> int:
+def size_of(path: str | Path) -> int:
     """Bytes of the file `path`, or of the files of rows in the directory `path`."""
-    return sum(file.path.stat().st_size for file in find_files(path, "data"))
+    if hub.is_hub(str(path)):
+        return hub.size(str(path))
+    return sum(file.path.stat().st_size for file in find_files(Path(path), "data"))
 
 
-def digest_rows(path: Path, key: str, advance: Callable[[int], None] = lambda _: None) -> str:
+def digest_rows(path: str | Path, key: str, advance: Callable[[int], None] = lambda _: None) -> str:
     """The sha256, in hexadecimal, of the rows in `path`: of a JSON Lines file it is that of the file.
 
     For other kinds and for directories their kind, which decides what the bytes mean, and the order of the files count
     too; names do not. `advance` hears of the bytes read. UserError if there is no such file, or it is of another kind.
     """
     require_files(path, key)
-    return _combined([(file, _digest(file.path, advance)) for file in find_files(path, key)])
+    if hub.is_hub(str(path)):
+        return hub.digest(str(path))
+    return _combined([(file, _digest(file.path, advance)) for file in find_files(Path(path), key)])
 
 
-def read_lines(path: Path, *, sha256: str) -> Iterator[Line]:
+def read_lines(path: str | Path, *, sha256: str | None) -> Iterator[Line]:
     """Every row of `path`, in the order of the files. Raises UserError at the end if they are not those of `sha256`."""
+    if hub.is_hub(str(path)):
+        for at, end, found in hub.rows(str(path)):
+            yield Line(file=str(path), number=at, end=end, row=found)
+        return
+    path = Path(path)
     done = 0
     digests: list[tuple[RowFile, str]] = []
     for file in find_files(path, "data"):
@@ -69,7 +82,7 @@ def read_lines(path: Path, *, sha256: str) -> Iterator[Line]:
                     yield Line(file=file.path, number=number, end=done + raw.count, row=row)
                 digests.append((file, raw.sha256()))
                 done += raw.count
-    if [file for file, _ in digests] != find_files(path, "data") or _combined(digests) != sha256:
+    if [file for file, _ in digests] != find_files(path, "data") or sha256 not in (None, _combined(digests)):
         raise UserError(
             f"`{path}` changed while it was read; nothing was stored", "start again when its writer is done"
         )

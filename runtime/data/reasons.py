@@ -4,6 +4,7 @@ WAYS = {
     "marks": "a second render with invisible marks shows the owner of every character",
     "generation blocks": "the template's own blocks name the turns, and nothing contradicts them",
     "prefixes": "the render up to each turn, and with it, are literal prefixes of the whole",
+    "given": "the rows came as tokens with a mask of their own, which is taken as it is",
     "whole text": "every token is trained on, so there is no border to prove",
 }
 
@@ -41,5 +42,8 @@ REASONS = {
     "token-straddles": "one token covers both supervised and other text",
     "empty-turn": "the turn to be trained on is empty",
     "nothing-to-train": "there is nothing to take a loss on",
+    "foreign-token": "a token is not one of the tokenizer's",
+    "bad-mask": "the mask is not one of 0 and 1, of the tokens' length",
+    "also-in-valid": "the row is a validation row too",
     "overlong": "more tokens than train.seq_length",
 }

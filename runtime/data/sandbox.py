@@ -15,13 +15,14 @@ import re
 import time
 from collections.abc import Callable, Iterable
 from itertools import islice
+from types import BuiltinMethodType
 from typing import Any
 
 import jinja2
 from jinja2 import nodes
 from jinja2.compiler import CodeGenerator, Frame
 from jinja2.exceptions import SecurityError
-from jinja2.runtime import Context
+from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
@@ -34,6 +35,8 @@ WIDTH = 1 << 16  # a number that says how wide, how deep or how many
 BITS = 1 << 12  # of a whole number
 
 DICT_ATTRIBUTES = frozenset(dir(dict))
+# Methods of a text whose result is no longer than the text.
+SHORTENING = frozenset({"startswith", "endswith", "strip", "lstrip", "rstrip", "split", "rsplit", "find", "count"})
 WIDTH_METHODS = frozenset({"center", "ljust", "rjust", "zfill", "expandtabs", "to_bytes"})
 WIDTH_FILTERS = frozenset({"center", "indent", "wordwrap", "tojson", "batch", "slice", "round"})
 # Widths in formats: long numbers, or numbers that are taken from the arguments.
@@ -72,6 +75,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self._plain_attributes: dict[tuple[type, str], bool] = {}
         self.start()
         del self.globals["lipsum"], self.filters["random"]
         self.globals |= {"dict": _make_dict, "namespace": _SafeNamespace}
@@ -114,6 +118,16 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         """
         if type(obj) is dict and attribute not in DICT_ATTRIBUTES:
             return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
+        kind = type(obj), attribute
+        if kind not in self._plain_attributes:
+            # Of these types Jinja's verdict depends on the type and the name alone.
+            is_plain = type(obj) in PLAIN_TYPES and attribute not in ("format", "format_map")
+            self._plain_attributes[kind] = is_plain and self.is_safe_attribute(obj, attribute, None)
+        if self._plain_attributes[kind]:
+            try:
+                return getattr(obj, attribute)
+            except AttributeError:
+                pass
         return super().getattr(obj, attribute)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
@@ -167,6 +181,11 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         """Calls, methods of texts measured first."""
         _ = self.tick
         owner = getattr(obj, "__self__", None)
+        if type(owner) is str and type(obj) is BuiltinMethodType and obj.__name__ in SHORTENING:
+            # Variables of the place of the call, which Jinja passes along; see its `Context.call`.
+            kwargs.pop("_loop_vars", None)
+            kwargs.pop("_block_vars", None)
+            return obj(*args, **kwargs)
         if isinstance(owner, (str, bytes, int)):
             self._check_method(owner, obj.__name__, args, kwargs)
         result = super().call(context, obj, *args, **kwargs)
@@ -243,6 +262,9 @@ class _SafeNamespace(Namespace):
     def __setitem__(self, name: str, value: Any) -> None:
         _check_name(name)
         super().__setitem__(name, value)
+
+
+PLAIN_TYPES = frozenset({str, int, list, LoopContext, _SafeNamespace})
 
 
 def _check_name(name: Any) -> None:

@@ -36,8 +36,8 @@ def table(statistics: Mapping[str, Any]) -> str:
     bad = [f"  {visible(line)}" for numbers in splits.values() for line in numbers["first_bad_rows"]]
     if bad:
         lines += ["", "first rows that cannot be used", *bad]
-    if shared := statistics.get("valid_rows_in_train"):
-        lines += ["", f"WARNING: {shared:,} validation rows are training rows too"]
+    if shared := statistics.get("train_rows_in_valid"):
+        lines += ["", f"WARNING: {shared:,} training rows are validation rows too"]
     return "\n".join(lines) + "\n"
 
 
@@ -53,6 +53,10 @@ def _rows(splits: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]) 
 
     yield counts("rows", "rows")
     yield counts("samples", "kept")
+    most = max(len(numbers["sources"]) for numbers in every)
+    for at in range(most if most > 1 else 0):
+        parts = [numbers["sources"][at] if at < len(numbers["sources"]) else None for numbers in every]
+        yield f"  source {at + 1}, samples", ["" if part is None else f"{part['kept']:,}" for part in parts]
     yield "left out", [f"{numbers['rows'] - numbers['kept']:,}" for numbers in every]
     yield from reasons("  ", "dropped")
     yield counts(f"cut to {settings['seq_length']:,} positions", "truncated")

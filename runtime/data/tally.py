@@ -1,19 +1,22 @@
-"""What happened to the rows of one split, in numbers."""
+"""What happened to the rows of one source in one split, in numbers, and of a split as a whole."""
 
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .rows import BadRows
+from .rows import SHOWN, BadRows
+
+if TYPE_CHECKING:
+    from .fit import Sample
 
 
 @dataclass(slots=True, kw_only=True)
 class Tally:
-    """Counts and, per kept row, its length, its supervised tokens (those that are a label) and a hash of both."""
+    """Counts and, per kept row, its length, its supervised tokens (those that are a label) and its content's digest."""
 
     bad: BadRows
     overlong: BadRows
@@ -28,11 +31,35 @@ class Tally:
     ways: Counter[str] = field(default_factory=Counter)
     lengths: array[int] = field(default_factory=lambda: array("i"))
     supervised: array[int] = field(default_factory=lambda: array("i"))
-    hashes: array[int] = field(default_factory=lambda: array("Q"))
+    contents: array[int] = field(default_factory=lambda: array("Q"))
 
     @property
     def kept(self) -> int:
         return len(self.lengths)
+
+    def keep(self, sample: "Sample") -> None:
+        """Count a row that is trained or evaluated on."""
+        self.ways[sample.way] += 1
+        self.lost_reasoning += sample.lost_reasoning
+        self.lengths.append(len(sample.ids))
+        self.supervised.append(int(np.count_nonzero(sample.mask[1:])))
+        self.contents.append(sample.content)
+
+    def absorb(self, part: "Tally") -> None:
+        """Add what `part` has counted, as what comes next."""
+        for whole, one in ((self.bad, part.bad), (self.overlong, part.overlong)):
+            whole.counts += one.counts
+            whole.shown += one.shown[: SHOWN - len(whole.shown)]
+        for name in ("rows", "truncated", "tokens_cut", "lost_reasoning"):
+            setattr(self, name, getattr(self, name) + getattr(part, name))
+        self.longest = max(self.longest, part.longest)
+        self.dropped += part.dropped
+        self.ways += part.ways
+        for kind, count in part.others.items():
+            if kind in self.others or len(self.others) < 2:
+                self.others[kind] += count
+        for name in ("lengths", "supervised", "contents"):
+            getattr(self, name).extend(getattr(part, name))
 
     def summary(self) -> dict[str, Any]:
         """For `data.json`: plain numbers, in a fixed order."""
@@ -43,7 +70,7 @@ class Tally:
             "dropped": dict(sorted((self.dropped + self.bad.counts).items())),
             "truncated": self.truncated,
             "tokens_cut": self.tokens_cut,
-            "duplicates": self.kept - len(np.unique(np.array(self.hashes, np.uint64))),
+            "duplicates": self.kept - len(np.unique(np.array(self.contents, np.uint64))),
             "messages_without_their_reasoning": self.lost_reasoning,
             "proven_by": dict(sorted(self.ways.items())),
             "tokens": int(lengths.sum()),
@@ -54,11 +81,6 @@ class Tally:
             "length_histogram": _histogram(lengths),
             "first_bad_rows": self.bad.shown,
         }
-
-
-def shared_rows(train: Tally, valid: Tally) -> int:
-    """How many rows of `valid` are also in `train`, tokens and mask alike."""
-    return int(np.isin(np.array(valid.hashes, np.uint64), np.array(train.hashes, np.uint64)).sum())
 
 
 def _spread(values: NDArray[Any], digits: int = 1) -> dict[str, float]:

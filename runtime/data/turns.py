@@ -48,6 +48,12 @@ class Turns(ABC):
     def span(self, index: int) -> Span:
         """The proven span of assistant message `index`, or RowError."""
 
+    @abstractmethod
+    def answer(self, index: int, span: Span) -> int:
+        """Where in its span the answer of message `index`, or its tool call, follows its reasoning; the span's start if
+        there is none. RowError if that cannot be told.
+        """
+
     def refuse(self, code: str, index: int, problem: str) -> NoReturn:
         source = self.facts.source
         raise RowError(code, f"message {index + 1} ({self.messages[index]['role']}): {problem} (template `{source}`)")
@@ -82,8 +88,9 @@ class MarkedTurns(Turns):
 
     def check_nothing_lost(self) -> int:
         data = self.located.data()
-        self.literal = () if data is None else tuple(spans_within(self.facts.special, self.text, data))
-        for match in self.facts.special.finditer(self.text):
+        matches = list(self.facts.special.finditer(self.text))
+        self.literal = () if data is None else tuple(spans_within(matches, data))
+        for match in matches:
             if self.located.splits(*match.span()):
                 raise RowError("special-token", f"data and template together spell the special token `{match.group()}`")
         thoughtless = set()
@@ -120,6 +127,19 @@ class MarkedTurns(Turns):
         self._check_words(index, span.end)
         self._check_blocks(index, span)
         return span
+
+    def answer(self, index: int, span: Span) -> int:
+        located = self.located
+        own = [part for part in located.own(index) if located.opens.get(part)]
+        thoughts = [part for part in own if located.parts[part].kind == "reasoning"]
+        words = [located.opens[part][0] for part in own if located.parts[part].kind != "reasoning"]
+        if not thoughts:
+            return span.start
+        if not words:
+            self.refuse("nothing-to-train", index, "it is nothing but reasoning, which is not trained on")
+        if any(located.closes[part][-1] > min(words) for part in thoughts):
+            self.refuse("turns-mixed", index, "its reasoning does not come before its words")
+        return min(words)
 
     def _check_words(self, index: int, end: int) -> None:
         """Every part of the message stands once before `end`, unchanged, but for reasoning that is left out."""
@@ -226,6 +246,13 @@ class UnmarkedTurns(Turns):
         if self.facts.first_end(self.text, start, last, calls=True):
             self.refuse("turns-mixed", index, "a turn ends among its words")
         return self.close(index, start, last, limit)
+
+    def answer(self, index: int, span: Span) -> int:
+        message = self.messages[index]
+        if "reasoning_content" in message or "</think>" in message.get("content", ""):
+            problem = "the template looks at the content it writes, so where its reasoning ends is not known"
+            self.refuse("not-provable", index, problem)
+        return span.start
 
     def _region(self, index: int) -> tuple[int, int]:
         """[start, limit) of the text that holds the message's turn and nothing of another."""

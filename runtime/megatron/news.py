@@ -11,8 +11,8 @@ from .wrapping import wrap_function
 class Observer:
     """What the training tells. Every rank has one; this one, of the ranks that report nothing, does not listen."""
 
-    def begun(self, iteration: int) -> None:
-        """Model, optimizer and data are ready; `iteration` are done."""
+    def begun(self, iteration: int, rows: Any) -> None:
+        """Model, optimizer and data are ready; `iteration` are done. `rows` is the training dataset."""
 
     def stepped(
         self, iteration: int, *, loss: float, learning_rate: float | None, grad_norm: float | None, tokens: int
@@ -52,10 +52,11 @@ class News:
 
         @wraps(provider)
         def announced(*provider_args: Any, **kwargs: Any) -> Any:
+            datasets = provider(*provider_args, **kwargs)
             if not kwargs.get("vp_stage"):
                 self.iteration = int(self._args.iteration)
-                self._observer.begun(self.iteration)
-            return provider(*provider_args, **kwargs)
+                self._observer.begun(self.iteration, datasets[0])
+            return datasets
 
         announced.is_distributed = getattr(provider, "is_distributed", False)  # type: ignore[attr-defined]
         return announced

@@ -21,11 +21,19 @@ from .news import News, Observer
 type LayerSpec = Callable[..., Any]
 
 
-def train(arguments: Sequence[str], step: ModuleType, layer_spec: LayerSpec | None, observer: Observer) -> int:
+def train(
+    arguments: Sequence[str],
+    step: ModuleType,
+    layer_spec: LayerSpec | None,
+    observer: Observer,
+    *,
+    variable_lengths: bool = False,
+) -> int:
     """Run Megatron's pretrain() to its end and return the last iteration.
 
     step: the generated module, with `forward_step` and `train_valid_test_datasets_provider`; layer_spec: what the
-    layers are made of, None for Megatron's own choice.
+    layers are made of, None for Megatron's own choice; variable_lengths: micro-batches differ in length, which pipeline
+    stages then tell each other.
     """
     started = epoch_seconds()
     training = importlib.import_module("megatron.training.training")
@@ -39,6 +47,8 @@ def train(arguments: Sequence[str], step: ModuleType, layer_spec: LayerSpec | No
     mend_random_state(training)
     args = parse(arguments)
     config = utils.gpt_config_from_args(args)
+    # no option of Megatron's; it asks for it in the code of a user
+    config.transformer.variable_seq_lengths = variable_lengths and args.pipeline_model_parallel_size > 1
     if layer_spec is not None:
         config.transformer_layer_spec = layer_spec
     news = News(args, observer)

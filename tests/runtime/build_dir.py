@@ -9,8 +9,8 @@ STEP = Path(__file__).with_name("tiny_step.py")
 
 VALUES: dict[str, dict[str, Any]] = {
     "model": {"transformer_impl": "local", "load": None, "init": "random"},
-    "data": {"valid_data_path": "valid.jsonl"},
-    "train": {"train_iters": 8, "global_batch_size": 4, "seq_length": 32, "lr": 0.002},
+    "data": {"valid_data_path": "valid.jsonl", "valid_fraction": None, "padding": "max_length"},
+    "train": {"train_iters": 8, "epochs": None, "global_batch_size": 4, "seq_length": 32, "lr": 0.002},
     "checkpoint": {"save": "run/checkpoints", "finetune": True, "no_load_optim": False, "no_load_rng": False},
     "eval": {"eval_iters": None},
     "logging": {"run_path": "run", "tensorboard_dir": "run/tensorboard"},

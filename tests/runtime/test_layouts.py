@@ -33,6 +33,7 @@ type Changes = dict[str, dict[str, Any]]
 type Job = tuple[Changes, int, str]
 JOBS: dict[str, Job] = {
     "one": ({}, 1, "one"),
+    "padded to seq_length": ({"data": {"padding": "max_length"}}, 1, "one"),
     "data": ({}, 2, "one"),
     "distributed optimizer": ({"parallel": {"use_distributed_optimizer": True}}, 2, "one"),
     "tensor": ({"parallel": {"tensor_model_parallel_size": 2}}, 2, "one"),
@@ -50,6 +51,7 @@ JOBS: dict[str, Job] = {
     "micro-batch of 4": ({"train": {"micro_batch_size": 4}}, 2, "one"),
     # Sixteen rows, all of them in every batch: as samples of their own, and in packs.
     "rows": ({}, 1, "rows"),
+    "epochs": ({"train": {"train_iters": None, "epochs": STEPS}}, 1, "rows"),
     "packs": ({"data": {"packing": True}}, 1, "rows"),
     "packs, context": ({"data": {"packing": True}, "parallel": {"context_parallel_size": 2}}, 2, "rows"),
     "experts: one": ({"model": MOE}, 1, "experts: one"),

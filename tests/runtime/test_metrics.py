@@ -14,7 +14,7 @@ from sftc.runtime import prepare
 from sftc.runtime.data import prepare as data_prepare
 from sftc.runtime.errors import UserError
 from sftc.runtime.metrics import Metrics, is_evaluated, read
-from sftc.runtime.progress import Counter, Progress, clock
+from sftc.runtime.progress import Counter, Progress, duration
 
 
 class Terminal(io.StringIO):
@@ -84,7 +84,7 @@ def test_a_log_gets_a_line_per_tenth_of_the_bytes() -> None:
 
 @pytest.mark.parametrize(("seconds", "shown"), [(0.4, "0s"), (59.6, "1m00s"), (125, "2m05s"), (7620, "2h07m")])
 def test_times_are_short(seconds: float, shown: str) -> None:
-    assert clock(seconds) == shown
+    assert duration(seconds) == shown
 
 
 def test_an_error_of_preparation_stands_on_a_line_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int | None],
         valid_data_path=folder / "valid.jsonl",
         tokenizer_path=ROOT / "recipes/quickstart/tokenizer",
         store_path=folder / "store",
+        on_shared_rows="keep",
         seq_length=96,
         vocab_size=512,
     )

@@ -32,7 +32,7 @@ def bundle_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_nothing_there_is_a_random_start(bundle_of: Any) -> None:
-    start = decide(bundle_of())
+    start = decide(bundle_of(), 8)
     assert (start.kind, start.iteration, start.arguments) == ("random", 0, ())
     assert "random weights" in start.line
 
@@ -41,7 +41,7 @@ def test_own_checkpoints_are_resumed_in_full(bundle_of: Any) -> None:
     bundle = bundle_of(model__load="given", checkpoint__finetune=False, checkpoint__no_load_optim=True)
     claim(bundle, "key")
     checkpoint(Path("run/checkpoints"), 5)
-    start = decide(bundle)
+    start = decide(bundle, 8)
     assert (start.kind, start.iteration, start.arguments) == ("resume", 5, ())
     assert "at iteration 5 of 8, in full" in start.line
 
@@ -50,19 +50,19 @@ def test_the_last_iteration_is_the_end(bundle_of: Any) -> None:
     bundle = bundle_of()
     claim(bundle, "key")
     checkpoint(Path("run/checkpoints"), 8)
-    assert decide(bundle).kind == "complete"
+    assert decide(bundle, 8).kind == "complete"
 
 
 def test_given_weights_start_at_iteration_0(bundle_of: Any) -> None:
     checkpoint(Path("given"), 100)
-    start = decide(bundle_of(model__load="given"))
+    start = decide(bundle_of(model__load="given"), 8)
     # megatron.args holds --pretrained-checkpoint already
     assert (start.kind, start.iteration, start.arguments) == ("weights", 0, ())
 
 
 def test_a_release_has_weights(bundle_of: Any) -> None:
     checkpoint(Path("given"), "release")
-    assert decide(bundle_of(model__load="given")).kind == "weights"
+    assert decide(bundle_of(model__load="given"), 8).kind == "weights"
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_given_state_is_continued(
 ) -> None:
     checkpoint(Path("given"), 100)
     values = {"model__load": "given", "checkpoint__finetune": False}
-    start = decide(bundle_of(**values, checkpoint__no_load_optim=optim, checkpoint__no_load_rng=rng))
+    start = decide(bundle_of(**values, checkpoint__no_load_optim=optim, checkpoint__no_load_rng=rng), 8)
     assert (start.kind, start.iteration) == ("continue", 100)
     assert start.arguments == ("--load", "given", "--override-opt-param-scheduler", *options)
     assert start.line.endswith(said)
@@ -93,7 +93,7 @@ def test_a_given_state_is_continued(
 @pytest.mark.parametrize("finetune", [True, False])
 def test_missing_weights_are_no_random_start(bundle_of: Any, tmp_path: Path, finetune: bool) -> None:
     with pytest.raises(UserError, match=r"`model\.load: given` holds no Megatron checkpoint") as caught:
-        decide(bundle_of(model__load="given", checkpoint__finetune=finetune))
+        decide(bundle_of(model__load="given", checkpoint__finetune=finetune), 8)
     assert str(tmp_path) in str(caught.value.help)
 
 
@@ -104,7 +104,7 @@ def test_a_torn_checkpoint_is_named_with_the_last_whole_one(bundle_of: Any) -> N
     checkpoint(save, 3)
     checkpoint(save, 6, whole=False)
     with pytest.raises(UserError, match="names `iter_0000006`, which has neither") as caught:
-        decide(bundle)
+        decide(bundle, 8)
     assert "`iter_0000003` is whole: `echo 3 > " in str(caught.value.help)
 
 
@@ -114,7 +114,7 @@ def test_a_torn_tracker_is_an_error(bundle_of: Any, text: str) -> None:
     claim(bundle, "key")
     checkpoint(Path("run/checkpoints"), 3, tracker=text)
     with pytest.raises(UserError, match="names no iteration"):
-        decide(bundle)
+        decide(bundle, 8)
 
 
 def test_a_checkpoint_that_is_gone_is_an_error(bundle_of: Any) -> None:
@@ -122,26 +122,26 @@ def test_a_checkpoint_that_is_gone_is_an_error(bundle_of: Any) -> None:
     claim(bundle, "key")
     checkpoint(Path("run/checkpoints"), 3, tracker="7")
     with pytest.raises(UserError, match="`iter_0000007`, which is not there"):
-        decide(bundle)
+        decide(bundle, 8)
 
 
 def test_checkpoints_of_another_build_are_not_resumed(bundle_of: Any) -> None:
     claim(bundle_of(train__lr=0.1), "key")
     checkpoint(Path("run/checkpoints"), 3)
     with pytest.raises(UserError, match="of another build") as caught:
-        decide(bundle_of(train__lr=0.2))
+        decide(bundle_of(train__lr=0.2), 8)
     assert "logging.run_path" in str(caught.value.help)
 
 
 def test_checkpoints_of_nobody_known_are_not_resumed(bundle_of: Any) -> None:
     checkpoint(Path("run/checkpoints"), 3)
     with pytest.raises(UserError, match="of nobody known"):
-        decide(bundle_of())
+        decide(bundle_of(), 8)
 
 
 def test_a_claim_without_checkpoints_binds_nobody(bundle_of: Any) -> None:
     claim(bundle_of(train__lr=0.1), "key")
-    assert decide(bundle_of(train__lr=0.2)).kind == "random"
+    assert decide(bundle_of(train__lr=0.2), 8).kind == "random"
 
 
 def test_a_claim_that_cannot_be_written_leaves_the_one_before(bundle_of: Any) -> None:
@@ -152,7 +152,7 @@ def test_a_claim_that_cannot_be_written_leaves_the_one_before(bundle_of: Any) ->
     Path("run/checkpoints/sftc.tmp").mkdir()  # stands for whatever makes writing fail
     with pytest.raises(UserError, match=r"`run/checkpoints/sftc\.json` cannot be written"):
         claim(bundle, "key")
-    assert decide(bundle).kind == "resume"
+    assert decide(bundle, 8).kind == "resume"
 
 
 def test_a_claim_names_the_data(bundle_of: Any) -> None:

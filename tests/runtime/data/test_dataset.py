@@ -35,8 +35,10 @@ def test_shifted_and_padded(data: PreparedData) -> None:
         "labels": ((32,), torch.int64),
         "loss_mask": ((32,), torch.float32),
         "position_ids": ((32,), torch.int64),
+        "length": ((), torch.int64),
     }
     length = len(row) - 1
+    assert sample["length"] == length
     assert sample["tokens"][:length].tolist() == row[:-1]
     assert sample["labels"][:length].tolist() == row[1:]
     assert sample["tokens"][length:].tolist() == [data.pad_id] * (32 - length)

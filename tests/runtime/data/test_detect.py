@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sftc.runtime.data import detect
+from sftc.runtime.data import workers
 from sftc.runtime.data.detect import other_format
 from sftc.runtime.data.prepare import prepare
 from sftc.runtime.data.settings import Columns, DataSettings, Format
@@ -94,7 +94,7 @@ def test_file_of_another_format(settings: Settings, write_rows: Rows, policy: st
 def test_large_file_of_another_format_is_not_read_to_its_end(
     settings: Settings, write_rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(detect, "ENOUGH", 2)
+    monkeypatch.setattr(workers, "ENOUGH", 2)
     write_rows("train.jsonl", [{"conversations": ITEMS}] * 3)
     with pytest.raises(UserError, match=r"rows read: 2"):
         prepare(settings())

@@ -58,16 +58,27 @@ def test_a_million_lengths_fill_their_packs_in_three_seconds() -> None:
 
 def test_a_plan_follows_from_lengths_capacity_and_multiple_alone(tmp_path: Path) -> None:
     tokens = (log_normal(5000, 1024) + 1).tolist()
-    first, again = (write_packs(tmp_path / name, tokens, 1024, 1) for name in ("first", "again"))
+    first, again = (write_packs(tmp_path / name, [tokens], 1024, 1)[0] for name in ("first", "again"))
     assert first == again
     assert (tmp_path / "first.bin").read_bytes() == (tmp_path / "again.bin").read_bytes()
-    others = write_packs(tmp_path / "b", tokens[1:], 1024, 1), write_packs(tmp_path / "c", tokens, 1024, 4)
+    others = [write_packs(tmp_path / n, [t], 1024, m)[0] for n, t, m in (("b", tokens[1:], 1), ("c", tokens, 4))]
     assert len({figures["sha256"] for figures in (first, *others)}) == 3
     assert first["use"] >= 0.99
     plan = IndexedReader(tmp_path / "first")
     assert (len(plan), int(plan.lengths.max())) == (first["packs"], first["documents_in_fullest"])
     lengths = padded(np.array(tokens) - 1, 4)
     assert all(lengths[IndexedReader(tmp_path / "c")[pack]].sum() <= 1024 for pack in range(others[1]["packs"]))
+
+
+def test_groups_share_no_pack(tmp_path: Path) -> None:
+    groups = [(log_normal(count, 256, seed=count) + 1).tolist() for count in (300, 40)]
+    figures, counts = write_packs(tmp_path / "packs", groups, 256, 1)
+    plan = IndexedReader(tmp_path / "packs")
+    assert figures["packs"] == sum(counts) == len(plan)
+    rows = [row for pack in range(len(plan)) for row in plan[pack].tolist()]
+    assert sorted(rows) == list(range(340))
+    assert all((plan[pack] < 300).all() for pack in range(counts[0]))
+    assert all((plan[pack] >= 300).all() for pack in range(counts[0], len(plan)))
 
 
 @pytest.mark.parametrize("lengths", [[0, 3], [3, 9]])

@@ -83,7 +83,7 @@ def test_rows_tokenizer_and_template_are_part_of_the_content(
     stores.add(prepare(plain).store)
     write_rows("train.jsonl", [pair("a", "c")])
     stores.add(prepare(plain).store)
-    stores.add(prepare(replace(plain, valid_data_path=plain.train_data_path)).store)
+    stores.add(prepare(replace(plain, valid_data_path=plain.train_data_path, on_shared_rows="keep")).store)
     assert len(stores) == 5
 
 
@@ -156,16 +156,6 @@ def test_no_row_left(settings: Settings, write_rows: Rows, pair: Pair) -> None:
         prepare(settings())
 
 
-def test_validation_rows_that_are_trained_on(settings: Settings, write_rows: Rows, pair: Pair) -> None:
-    write_rows("train.jsonl", [pair("a", "b"), pair("c", "d"), pair("a", "b")])
-    valid = write_rows("valid.jsonl", [pair("x", "y"), pair("c", "d")])
-    prepared = prepare(settings(valid_data_path=valid))
-    assert prepared.summary["valid_rows_in_train"] == 1
-    assert any("WARNING: 1 of 2 validation rows" in notice for notice in prepared.notices)
-    assert any("1 of 3 rows repeat" in notice for notice in prepared.notices)
-    assert len(stored(prepared, "valid")) == 2
-
-
 def test_plain_text(settings: Settings, write_rows: Rows) -> None:
     write_rows("train.jsonl", [{"body": "ab"}])
     prepared = prepare(settings(format="text", columns=Columns(text="body")))
@@ -194,7 +184,7 @@ def test_missing_tokenizer(settings: Settings, write_rows: Rows, pair: Pair, tmp
 def test_progress_reaches_the_end(settings: Settings, write_rows: Rows, pair: Pair) -> None:
     path = write_rows("train.jsonl", [pair("a", "b")] * 3)
     heard: list[tuple[int, int, int]] = []
-    prepare(settings(valid_data_path=path), lambda *numbers: heard.append(numbers))
+    prepare(settings(valid_data_path=path, on_shared_rows="keep"), lambda *numbers: heard.append(numbers))
     size = path.stat().st_size
     assert heard[0] == (0, 2 * size, 0)
     assert heard[-1] == (2 * size, 2 * size, 6)
@@ -287,7 +277,11 @@ def test_run_gets_a_pointer(
     make_tokenizer()
     monkeypatch.chdir(tmp_path)
     plan: dict[str, Any] = {
+        "task.kind": "sft",
         "data.train_data_path": "train.jsonl",
+        "data.sources": None,
+        "data.valid_fraction": None,
+        "data.on_shared_rows": "error",
         "data.valid_data_path": "valid.jsonl",
         "data.format": "messages",
         "data.columns.messages": "messages",
@@ -301,6 +295,7 @@ def test_run_gets_a_pointer(
         "data.columns.system": None,
         "data.columns.text": "text",
         "data.loss_on": "assistant",
+        "data.loss_on_reasoning": True,
         "data.on_overlong": "error",
         "data.on_bad_row": "error",
         "data.store_path": ".sftc/store",
@@ -324,3 +319,38 @@ def test_run_gets_a_pointer(
     }
     prepare_run((plan | {"eval.eval_iters": 3}).__getitem__, tmp_path / "build", "0" * 64, lambda *_: None)
     assert json.loads((tmp_path / "runs/test/data.json").read_text())["eval_samples"] == 12
+
+
+THINKS = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.reasoning_content %}<think>\n{{ m.reasoning_content }}\n"
+    "</think>\n\n{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("reply", "trained", "answer"),
+    [
+        ({"content": "b", "reasoning_content": "r"}, "<think>\nr\n</think>\n\nb<|im_end|>", "b<|im_end|>"),
+        ({"content": "<think>r</think>b"}, "<think>r</think>b<|im_end|>", "b<|im_end|>"),
+        ({"content": "b"}, "b<|im_end|>", "b<|im_end|>"),
+    ],
+)
+def test_reasoning_need_not_be_trained_on(
+    settings: Settings, write_rows: Rows, make_tokenizer: Any, reply: dict[str, str], trained: str, answer: str
+) -> None:
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", **reply}]
+    write_rows("train.jsonl", [{"messages": messages}])
+    chosen = settings(tokenizer_path=make_tokenizer(THINKS))
+    tokenizer = TextTokenizer.load(chosen.tokenizer_path, 300)
+    for on, wanted in ((True, trained), (False, answer)):
+        ((tokens, mask),) = stored(prepare(replace(chosen, loss_on_reasoning=on)))
+        assert tokenizer.decode([token for token, is_on in zip(tokens, mask, strict=True) if is_on]) == wanted
+
+
+def test_a_turn_of_nothing_but_reasoning(settings: Settings, write_rows: Rows, make_tokenizer: Any) -> None:
+    reply = {"role": "assistant", "content": "", "reasoning_content": "r"}
+    path = write_rows("train.jsonl", [{"messages": [{"role": "user", "content": "a"}, reply]}])
+    chosen = settings(tokenizer_path=make_tokenizer(THINKS.replace("<think>\n", "").replace("\n</think>\n\n", "")))
+    with pytest.raises(UserError, match=rf"{path}:1: nothing-to-train message 2 \(assistant\): it is nothing but"):
+        prepare(replace(chosen, loss_on_reasoning=False))

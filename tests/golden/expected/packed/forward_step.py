@@ -13,6 +13,9 @@ from sftc.runtime.loss import masked_loss
 RUN_PATH = "runs/packed"
 SEQ_LENGTH = 128
 SEED = 1234
+GLOBAL_BATCH_SIZE = 4
+MICRO_BATCH_SIZE = 1
+DATA_PARALLEL_SIZE = 1
 
 
 def get_batch(data_iterator):
@@ -27,7 +30,11 @@ def get_batch(data_iterator):
 
     Each context-parallel rank holds two slices of each row, so that all ranks do the same work; s is what it holds.
     """
-    return next_batch(data_iterator, packed=True, context_parallel=True)
+    return next_batch(
+        data_iterator,
+        context_parallel=True,
+        packed=True,
+    )
 
 
 def loss_func(loss_mask, output_tensor):
@@ -55,9 +62,19 @@ def forward_step(data_iterator, model, return_schedule_plan=False):
 
 
 def train_valid_test_datasets_provider(num_samples, vp_stage=None):
-    """The prepared packs: for training in a seeded order per epoch, for validation always the same, no test set."""
+    """The prepared packs: for training in a seeded order, for validation always the same, no test set.
+
+    Within a global batch they are arranged so that the data-parallel ranks get like work.
+    """
     data = PreparedData.of_run(RUN_PATH)
-    train = data.train(seq_length=SEQ_LENGTH, num_samples=num_samples[0], seed=SEED)
+    train = data.train(
+        seq_length=SEQ_LENGTH,
+        num_samples=num_samples[0],
+        seed=SEED,
+        global_batch_size=GLOBAL_BATCH_SIZE,
+        micro_batch_size=MICRO_BATCH_SIZE,
+        data_parallel_size=DATA_PARALLEL_SIZE,
+    )
     return train, data.valid(seq_length=SEQ_LENGTH, num_samples=num_samples[1]), None
 
 

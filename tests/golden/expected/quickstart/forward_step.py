@@ -13,18 +13,25 @@ from sftc.runtime.loss import masked_loss
 RUN_PATH = "runs/quickstart"
 SEQ_LENGTH = 96
 SEED = 1234
+GLOBAL_BATCH_SIZE = 32
+MICRO_BATCH_SIZE = 32
+DATA_PARALLEL_SIZE = 1
+PAD_TO = 16  # a micro-batch is as long as its longest sample, rounded up to a multiple of this
 
 
 def get_batch(data_iterator):
     """The next micro-batch, on this rank's device.
 
-    tokens          [b, s] int64    input ids; shorter samples are padded on the right
+    tokens          [b, s] int64    input ids, padded on the right to the longest sample, rounded up
     labels          [b, s] int64    labels[:, i] is the token after tokens[:, i]
     loss_mask       [b, s] float32  1 where the label is trained on: the assistant's tokens only
     attention_mask  None            attention is causal in its kernel, and padding comes last
     position_ids    [b, s] int64    0, 1, 2, ...
     """
-    return next_batch(data_iterator)
+    return next_batch(
+        data_iterator,
+        longest=PAD_TO,
+    )
 
 
 def loss_func(loss_mask, output_tensor):
@@ -46,9 +53,19 @@ def forward_step(data_iterator, model, return_schedule_plan=False):
 
 
 def train_valid_test_datasets_provider(num_samples, vp_stage=None):
-    """The prepared rows: training samples in a seeded order per epoch, validation rows in file order, no test set."""
+    """The prepared rows: training samples in a seeded order, validation rows in file order, no test set.
+
+    Within a global batch they are arranged so that rows of like length share a micro-batch, and ranks get like work.
+    """
     data = PreparedData.of_run(RUN_PATH)
-    train = data.train(seq_length=SEQ_LENGTH, num_samples=num_samples[0], seed=SEED)
+    train = data.train(
+        seq_length=SEQ_LENGTH,
+        num_samples=num_samples[0],
+        seed=SEED,
+        global_batch_size=GLOBAL_BATCH_SIZE,
+        micro_batch_size=MICRO_BATCH_SIZE,
+        data_parallel_size=DATA_PARALLEL_SIZE,
+    )
     return train, data.valid(seq_length=SEQ_LENGTH, num_samples=num_samples[1]), None
 
 

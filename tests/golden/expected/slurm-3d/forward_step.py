@@ -13,12 +13,16 @@ from sftc.runtime.loss import masked_loss
 RUN_PATH = "runs/slurm-3d"
 SEQ_LENGTH = 4096
 SEED = 1234
+GLOBAL_BATCH_SIZE = 64
+MICRO_BATCH_SIZE = 1
+DATA_PARALLEL_SIZE = 2
+PAD_TO = 16  # a micro-batch is as long as its longest sample, rounded up to a multiple of this
 
 
 def get_batch(data_iterator):
     """The next micro-batch, on this rank's device.
 
-    tokens          [b, s] int64    input ids; shorter samples are padded on the right
+    tokens          [b, s] int64    input ids, padded on the right to the longest sample, rounded up
     labels          [b, s] int64    labels[:, i] is the token after tokens[:, i]
     loss_mask       [b, s] float32  1 where the label is trained on: the tokens of the last response only
     attention_mask  None            attention is causal in its kernel, and padding comes last
@@ -26,7 +30,11 @@ def get_batch(data_iterator):
 
     Each context-parallel rank holds two slices of the sequence, so that all ranks do the same work; s is what it holds.
     """
-    return next_batch(data_iterator, context_parallel=True)
+    return next_batch(
+        data_iterator,
+        context_parallel=True,
+        longest=PAD_TO,
+    )
 
 
 def loss_func(loss_mask, output_tensor):
@@ -48,9 +56,19 @@ def forward_step(data_iterator, model, return_schedule_plan=False):
 
 
 def train_valid_test_datasets_provider(num_samples, vp_stage=None):
-    """The prepared rows: training samples in a seeded order per epoch, validation rows in file order, no test set."""
+    """The prepared rows: training samples in a seeded order, validation rows in file order, no test set.
+
+    Within a global batch they are arranged so that rows of like length share a micro-batch, and ranks get like work.
+    """
     data = PreparedData.of_run(RUN_PATH)
-    train = data.train(seq_length=SEQ_LENGTH, num_samples=num_samples[0], seed=SEED)
+    train = data.train(
+        seq_length=SEQ_LENGTH,
+        num_samples=num_samples[0],
+        seed=SEED,
+        global_batch_size=GLOBAL_BATCH_SIZE,
+        micro_batch_size=MICRO_BATCH_SIZE,
+        data_parallel_size=DATA_PARALLEL_SIZE,
+    )
     return train, None, None
 
 
