@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import click
 
-from . import __version__, builddir, data_commands
+from . import __version__, builddir, data_commands, export_command
 from .builddir import State
 from .compile import Checked, artifacts, check_recipe
 from .diagnostics import Diagnostic, Severity, has_errors
@@ -198,6 +198,44 @@ def data_preview(recipe: Path, count: int | None, split: str | None, row: int | 
         except OSError as error:
             _unusable(page, "written", error)
     click.echo(f"wrote {page}", err=True)
+
+
+def _size(_context: click.Context, _parameter: click.Parameter, text: str) -> int:
+    size = export_command.bytes_of(text)
+    if size is None:
+        raise click.BadParameter("write it as in 5GB or 500MB")
+    return size
+
+
+@cli.command()
+@click.argument("run", type=RECIPE)
+@click.option(
+    "-o", "--output", required=True, type=click.Path(), callback=_not_empty, metavar="DIR", help="What is written."
+)
+@click.option("--iteration", type=click.IntRange(min=1), help="Of which checkpoint; the newest.")
+@click.option("--dtype", type=click.Choice(["bf16", "fp16", "fp32"]), help="Of the weights; that of the training.")
+@click.option("--max-shard-size", "shard", default="5GB", callback=_size, show_default=True, help="Of one file.")
+def export(run: Path, output: Path, iteration: int | None, dtype: str | None, shard: int) -> None:
+    """Write a checkpoint of the run directory RUN as a Hugging Face model. Needs no GPU.
+
+    \b
+    Example:
+      sftc export runs/quickstart -o models/quickstart
+    """
+    try:
+        commands = export_command.runtime()
+    except data_commands.MissingExtra as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(ERRORS)
+    try:
+        strangers = commands.foreign(output)
+    except OSError as error:
+        _unusable(output, "read", error)
+    for name in strangers[:1]:
+        _say("SFTC601", f"{output / name} was not written by sftc", "move it away, or export into another directory")
+        sys.exit(REFUSED)
+    line = _answer(commands.write(run, output, iteration=iteration, dtype=dtype, max_shard=shard))
+    click.echo(line, err=True)
 
 
 @contextlib.contextmanager

@@ -267,6 +267,10 @@ _ROWS: dict[str, tuple[str, str]] = {
         "a save interval longer than the run",
         "The only checkpoint is the one after the last iteration; a run that dies earlier starts again.",
     ),
+    "SFTC444": (
+        "Hugging Face weights that no run can start from",
+        "`model.load: hf:DIR` takes the weights in DIR as a new run's first ones. A model's files hold nothing else.",
+    ),
     "SFTC451": (
         "Slurm keys without Slurm",
         "Directives are rendered into launch.sbatch, which exists with `launch.launcher: slurm`.",

@@ -16,6 +16,7 @@ from .plan import Argument, Plan
 from .schemas import leaves, recipe_schema
 from .suggest import closest
 
+HUGGING_FACE = "hf:"  # such weights are put into the model by the runtime
 LOCAL_LAYERS = (
     ("--no-persist-layer-norm", "torch-native norms"),
     ("--no-masked-softmax-fusion", "attention is torch-native"),
@@ -128,10 +129,9 @@ def _managed(plan: Plan) -> Iterator[Argument]:
     )
     save = plan["checkpoint.save"]
     yield Argument(option="--load", values=(save,), reason="a second start resumes the first", group="checkpoint")
-    if plan["model.load"] and plan["checkpoint.finetune"]:
-        yield Argument(
-            option="--pretrained-checkpoint", values=(plan["model.load"],), key="model.load", group="checkpoint"
-        )
+    load = plan["model.load"]
+    if load and plan["checkpoint.finetune"] and not load.startswith(HUGGING_FACE):
+        yield Argument(option="--pretrained-checkpoint", values=(load,), key="model.load", group="checkpoint")
     if not plan.validates:
         # Any number will do, and with epochs the run's length is not known yet.
         iters = spell(plan["train.train_iters"] or 1)

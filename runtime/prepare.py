@@ -15,8 +15,13 @@ def run(build_dir: Path) -> None:
     say(f"`{bundle.path}` is as compiled, manifest {bundle.digest[:12]}")
     megatron.require_target(bundle.megatron_target)
     megatron.require_layers(bundle.value("model.transformer_impl"))
-    decide(bundle, bundle.value("train.train_iters"))
+    start = decide(bundle, bundle.value("train.train_iters"))
     require_writable(bundle)
+    if start.weights is not None:
+        from .hf.check import notices, open_model
+
+        for notice in notices(open_model(start.weights, bundle.value), bundle.value):
+            say(notice)
     if bundle.value("launch.device") == "cuda":
         choose("cuda")
 

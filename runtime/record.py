@@ -3,17 +3,19 @@
 import json
 import os
 import platform
+import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 FILE = "run.json"
+BUILD = "build"  # a copy of the reviewed files, beside it
 PACKAGES = ("sftc", "megatron-core", "torch", "transformer-engine", "numpy", "tokenizers", "tensorboard")
 
 
@@ -65,6 +67,15 @@ class RunRecord:
         scratch = self._path.with_suffix(".tmp")
         scratch.write_text(json.dumps(self._content, indent=2) + "\n", encoding="utf-8")
         os.replace(scratch, self._path)  # noqa: PTH105 - the atomic call by its name
+
+
+def keep_build(run_path: Path, build: Path, files: Iterable[str]) -> None:
+    """Copy the reviewed files of `build` beside the record, from which an export reads them."""
+    target = run_path / BUILD
+    target.mkdir(parents=True, exist_ok=True)
+    if not target.samefile(build):
+        for name in (*sorted(files), "SHA256SUMS"):
+            shutil.copyfile(build / name, target / name)
 
 
 def _earlier_starts(path: Path) -> list[Any]:

@@ -2,18 +2,19 @@
 
 import os
 import sys
+from collections.abc import Callable
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
 from . import megatron, metrics
 from .bundle import Bundle, read_bundle
-from .checkpoint.start import claim, decide, other_data
+from .checkpoint.start import Start, claim, decide, other_data
 from .device import choose
 from .launch import arguments_of, evaluation, length
 from .pointer import read_pointer
 from .progress import Progress
-from .record import RunRecord
+from .record import RunRecord, keep_build
 from .reporter import Reporter
 
 
@@ -40,6 +41,8 @@ def run(build_dir: Path) -> None:
     validation = evaluation(bundle, pointer)
     if start.kind == "complete" and (not validation.iterations or metrics.is_evaluated(run_path, start.iteration)):
         say("nothing is left to do")
+        if reports:
+            _export(bundle, run_path, start.iteration, say)
         say(_farewell(bundle))
         return
     if start.kind == "resume" and (before := other_data(bundle, data)):
@@ -61,6 +64,7 @@ def run(build_dir: Path) -> None:
     observer, record = megatron.Observer(), None
     if reports:
         claim(bundle, data)
+        keep_build(run_path, bundle.path, bundle.files)
         record = RunRecord(run_path, name=bundle.name, manifest=bundle.digest)
         record.started(
             start=start.kind, iteration=start.iteration, device=device, world_size=world_size, arguments=arguments
@@ -70,13 +74,20 @@ def run(build_dir: Path) -> None:
     step = import_step(bundle.path / "forward_step.py")
     try:
         iteration = megatron.train(
-            arguments, step, _layers(bundle), observer, variable_lengths=bundle.value("data.padding") == "longest"
+            arguments,
+            step,
+            _layers(bundle),
+            observer,
+            _first_weights(bundle, start),
+            variable_lengths=bundle.value("data.padding") == "longest",
         )
     finally:
         progress.close()  # what comes next on the terminal may be an error, on a line of its own
     if record is not None:
         record.ended(iteration=iteration)
     say(f"done: iteration {iteration}{_learnt(run_path)}")
+    if reports:
+        _export(bundle, run_path, iteration, say)
     say(_farewell(bundle))
 
 
@@ -95,6 +106,24 @@ def _layers(bundle: Bundle) -> megatron.LayerSpec | None:
     from .model import layer_spec
 
     return layer_spec if bundle.value("model.transformer_impl") == "local" else None
+
+
+def _first_weights(bundle: Bundle, start: Start) -> megatron.FirstWeights | None:
+    if start.weights is None:
+        return None
+    from .hf.check import open_model
+    from .hf.load import loader
+
+    return loader(open_model(start.weights, bundle.value))
+
+
+def _export(bundle: Bundle, run_path: Path, iteration: int, say: Callable[[str], None]) -> None:
+    if not bundle.value("checkpoint.export_hf"):
+        return
+    from .hf.export import Export, export, is_exported
+
+    if not is_exported(run_path / "hf", manifest=bundle.digest, iteration=iteration):
+        say(export(Export(run_path=run_path), run_path / "hf"))
 
 
 def _learnt(run_path: Path) -> str:

@@ -71,7 +71,7 @@ def variables(context: Context) -> Iterator[Diagnostic]:
 
 def home_directories(context: Context) -> Iterator[Diagnostic]:
     for key, value in _paths(context).items():
-        if value and value.startswith("~"):
+        if value and value.removeprefix("hf:").startswith("~"):
             message = f"`{value}` names a folder called `~`: a recipe's paths are not expanded"
             help = "write it relative to the folder where launch.sh is started, or absolute"
             yield context.warning("SFTC454", key, message, help=help)

@@ -6,6 +6,7 @@ from ..diagnostics import Diagnostic
 from .context import Context
 
 LOAD, FINETUNE = "model.load", "checkpoint.finetune"
+HUGGING_FACE = "hf:"
 
 
 def first_weights(context: Context) -> Iterator[Diagnostic]:
@@ -34,6 +35,17 @@ def start_policy(context: Context) -> Iterator[Diagnostic]:
             )
 
 
+def hugging_face(context: Context) -> Iterator[Diagnostic]:
+    load = context[LOAD]
+    if load is None or not load.startswith(HUGGING_FACE):
+        return
+    if load == HUGGING_FACE:
+        yield context.error("SFTC444", LOAD, "`hf:` names no directory", help="write `hf:DIR`")
+    elif not context[FINETUNE]:
+        message = "Hugging Face weights carry no optimizer state that a run could continue with"
+        yield context.error("SFTC444", FINETUNE, message, also=(LOAD,), help="leave out `checkpoint.finetune: false`")
+
+
 def saving(context: Context) -> Iterator[Diagnostic]:
     interval, iters = context["checkpoint.save_interval"], context["train.train_iters"]
     if interval is not None and iters is not None and interval > iters:
@@ -41,4 +53,4 @@ def saving(context: Context) -> Iterator[Diagnostic]:
         yield context.warning("SFTC443", "checkpoint.save_interval", message, also=("train.train_iters",))
 
 
-RULES = (first_weights, start_policy, saving)
+RULES = (first_weights, start_policy, hugging_face, saving)

@@ -15,16 +15,20 @@ from ..errors import UserError
 from .tracker import Checkpoint, find_checkpoint
 
 OWNER = "sftc.json"
+HUGGING_FACE = "hf:"  # before the path of a directory in Hugging Face's format, in `model.load`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """`arguments` come after those of the argument file; `iteration` is the one training goes on from."""
+    """`arguments` come after those of the argument file; `iteration` is the one training goes on from; `weights` is
+    the Hugging Face directory that fills the model, if one does.
+    """
 
     kind: Literal["resume", "complete", "weights", "continue", "random"]
     iteration: int
     line: str
     arguments: tuple[str, ...] = ()
+    weights: Path | None = None
 
 
 def decide(bundle: Bundle, iterations: int | None) -> Start:
@@ -40,6 +44,9 @@ def decide(bundle: Bundle, iterations: int | None) -> Start:
     load = bundle.value("model.load")
     if load is None:
         return Start(kind="random", iteration=0, line="starting from random weights (`model.init: random`)")
+    if (directory := hugging_face(load)) is not None:
+        line = f"starting from the Hugging Face weights in `{directory}`, at iteration 0"
+        return Start(kind="weights", iteration=0, line=line, weights=directory)
     given = find_checkpoint(Path(load))
     if given is None:
         raise UserError(
@@ -49,6 +56,11 @@ def decide(bundle: Bundle, iterations: int | None) -> Start:
     if bundle.value("checkpoint.finetune"):
         return Start(kind="weights", iteration=0, line=f"starting from the weights in `{load}`, at iteration 0")
     return _continue(given, bundle)
+
+
+def hugging_face(load: str | None) -> Path | None:
+    """The directory of a `model.load` such as `hf:weights/llama`."""
+    return Path(load.removeprefix(HUGGING_FACE)) if load and load.startswith(HUGGING_FACE) else None
 
 
 def claim(bundle: Bundle, data: str) -> None:

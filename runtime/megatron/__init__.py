@@ -2,6 +2,17 @@
 
 from .arguments import parse, read_argument_file, require_layers, require_target
 from .news import Observer
-from .training import LayerSpec, train
+from .parameters import Slot
+from .training import FirstWeights, LayerSpec, train
 
-__all__ = ["LayerSpec", "Observer", "parse", "read_argument_file", "require_layers", "require_target", "train"]
+__all__ = [
+    "FirstWeights",
+    "LayerSpec",
+    "Observer",
+    "Slot",
+    "parse",
+    "read_argument_file",
+    "require_layers",
+    "require_target",
+    "train",
+]

@@ -17,8 +17,10 @@ from .mends import (
     skip_compilation,
 )
 from .news import News, Observer
+from .parameters import Slot, slots
 
 type LayerSpec = Callable[..., Any]
+type FirstWeights = Callable[[Sequence[Slot]], None]
 
 
 def train(
@@ -26,13 +28,15 @@ def train(
     step: ModuleType,
     layer_spec: LayerSpec | None,
     observer: Observer,
+    first_weights: FirstWeights | None = None,
     *,
     variable_lengths: bool = False,
 ) -> int:
     """Run Megatron's pretrain() to its end and return the last iteration.
 
     step: the generated module, with `forward_step` and `train_valid_test_datasets_provider`; layer_spec: what the
-    layers are made of, None for Megatron's own choice; variable_lengths: micro-batches differ in length, which pipeline
+    layers are made of, None for Megatron's own choice; first_weights: what fills the parameters of this rank once they
+    are built, None for Megatron's random weights; variable_lengths: micro-batches differ in length, which pipeline
     stages then tell each other.
     """
     started = epoch_seconds()
@@ -51,6 +55,9 @@ def train(
     config.transformer.variable_seq_lengths = variable_lengths and args.pipeline_model_parallel_size > 1
     if layer_spec is not None:
         config.transformer_layer_spec = layer_spec
+    config.rope_scaling_factor = args.rope_scaling_factor  # 0.19 leaves the model at its default of 8
+    if first_weights is not None:
+        config.pre_wrap_hooks.append(_filling(first_weights))
     news = News(args, observer)
     news.listen(training)
     training.set_startup_timestamps(program_start=started, main_entry=started)
@@ -72,3 +79,13 @@ def train(
             when = f"after iteration {news.iteration}" if news.has_trained else "before the first iteration"
             raise RuntimeError(f"Megatron gave up {when} with status {stop.code or 0}; its log says why") from stop
     return news.iteration
+
+
+def _filling(first_weights: FirstWeights) -> Callable[[list[Any]], list[Any]]:
+    """A hook on the built model: before DDP and the optimizer, which copy the weights that they find."""
+
+    def fill(chunks: list[Any]) -> list[Any]:
+        first_weights(list(slots(chunks)))
+        return chunks
+
+    return fill

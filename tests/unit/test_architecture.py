@@ -64,13 +64,15 @@ def test_the_rules_are_about_something() -> None:
         assert any(name.split(".")[0] == library for name in imports(ROOT / module))
 
 
-def test_one_module_loads_the_runtime_and_by_name() -> None:
-    """`sftc data ...` needs it; nothing else may, and nothing at import time."""
+def test_two_modules_load_the_runtime_and_by_name() -> None:
+    """`sftc data ...` and `sftc export` need it; nothing else may, and nothing at import time."""
     users = [path for path in SOURCES if "import_module(" in path.read_text() or "__import__(" in path.read_text()]
-    assert [relative(path) for path in users if relative(path).startswith("compiler/")] == ["compiler/data_commands.py"]
-    text = (ROOT / "compiler/data_commands.py").read_text()
-    assert text.count("import_module(RUNTIME)") == text.count("import_module(") == 1
-    assert 'RUNTIME = "sftc.runtime.data.commands"' in text
+    loaders = {"compiler/data_commands.py": "data", "compiler/export_command.py": "hf"}
+    assert [relative(path) for path in users if relative(path).startswith("compiler/")] == list(loaders)
+    for loader, package in loaders.items():
+        text = (ROOT / loader).read_text()
+        assert text.count("import_module(RUNTIME)") == text.count("import_module(") == 1
+        assert f'RUNTIME = "sftc.runtime.{package}.commands"' in text
 
 
 def test_packages_are_those_on_disk() -> None:

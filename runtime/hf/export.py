@@ -1,0 +1,212 @@
+"""From a run's checkpoint to a directory in Hugging Face's format: on the CPU, without Megatron's model and ranks."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..bundle import Bundle, read_bundle
+from ..checkpoint.start import hugging_face
+from ..checkpoint.tracker import find_checkpoint, is_complete
+from ..errors import UserError
+from ..megatron.saved import SavedModel
+from ..record import BUILD
+from ..record import FILE as RECORD
+from .card import card
+from .config import FILE, read_config
+from .cuts import cut, shape_of
+from .describe import GENERATION, config_of, generation_of, kind_of
+from .files import read_json
+from .sizes import Sizes
+from .tables import FAMILIES, TIED_OUTPUT, Row, places, rows_of
+from .tokenizer import copy_tokenizer, special_ids
+from .writer import Outline, write_tensors
+
+MARK = "sftc.json"
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+MAX_SHARD = 5_000_000_000  # bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    """What is exported: `iteration` None is the newest, `dtype` None that of the training."""
+
+    run_path: Path
+    iteration: int | None = None
+    dtype: str | None = None
+    max_shard: int = MAX_SHARD
+
+
+def export(asked: Export, target: Path) -> str:
+    """Write the directory `target`, replaced at once if it is an older export, and say what was written. UserError if
+    the run, its checkpoint or what it was made from cannot be read, or if `target` is not sftc's.
+    """
+    if strangers := foreign(target):
+        raise UserError(f"`{target / strangers[0]}` was not written by sftc", help="export into another directory")
+    bundle, root = _read_run(asked.run_path)
+    folder, iteration = _checkpoint(_save_path(asked.run_path, bundle, root), asked.iteration)
+    saved = SavedModel(folder)
+    rows, source = _table(bundle, root)
+    dtype = DTYPES[asked.dtype] if asked.dtype else saved.dtype("embedding.word_embeddings.weight")
+    word = str(dtype).removeprefix("torch.")
+
+    scratch = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        scratch.mkdir(parents=True)
+        template = (asked.run_path / BUILD / "chat_template.jinja") if "chat_template.jinja" in bundle.files else None
+        copy_tokenizer(
+            root / bundle.value("tokenizer.path"), scratch, template.read_text(encoding="utf-8") if template else None
+        )
+        tokens = special_ids(scratch)
+        _write_json(scratch / FILE, config_of(bundle.value, source, word, tokens))
+        _write_json(scratch / GENERATION, generation_of(source, tokens))
+        _write_weights(scratch, saved, rows, Sizes.of(bundle.value), dtype, asked.max_shard)
+        (scratch / "README.md").write_text(card(bundle, iteration=iteration, dtype=word), encoding="utf-8")
+        files = sorted([*(path.name for path in scratch.iterdir()), MARK])
+        mark = {"name": bundle.name, "manifest": bundle.digest, "iteration": iteration, "dtype": word, "files": files}
+        _write_json(scratch / MARK, mark)
+        _replace(scratch, target)
+    except OSError as error:
+        raise UserError(f"`{target}` cannot be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return f"exported iteration {iteration} in {word} to `{target}`"
+
+
+def is_exported(target: Path, *, manifest: str, iteration: int) -> bool:
+    """Whether `target` is the export of that iteration of that build."""
+    try:
+        mark = json.loads((target / MARK).read_text(encoding="utf-8"))
+        return bool(mark["manifest"] == manifest and mark["iteration"] == iteration)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def foreign(target: Path) -> list[str]:
+    """What lies in `target` and is no file of an earlier export; the empty name if `target` is no directory."""
+    if not target.exists() and not target.is_symlink():
+        return []
+    if not target.is_dir() or target.is_symlink():
+        return [""]
+    try:
+        ours = set(json.loads((target / MARK).read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        ours = set()
+    return sorted(path.name for path in target.iterdir() if path.name not in ours)
+
+
+def _read_run(run_path: Path) -> tuple[Bundle, Path]:
+    """The build that the run was trained by, as reviewed, and the directory in which it was started."""
+    path = run_path / RECORD
+    if not path.is_file():
+        raise UserError(f"`{run_path}` is no run: it has no `{RECORD}`", help="name the recipe's `logging.run_path`")
+    record = read_json(path)
+    if not (run_path / BUILD).is_dir():
+        raise UserError(f"`{run_path}` has no copy of its build (`{BUILD}/`)", help="launch it again, with this sftc")
+    bundle = read_bundle(run_path / BUILD)
+    if record.get("manifest") != bundle.digest:
+        raise UserError(f"`{run_path / BUILD}` is not the build that `{path}` names", help="launch the run again")
+    return bundle, Path(record["starts"][-1]["directory"])
+
+
+def _save_path(run_path: Path, bundle: Bundle, root: Path) -> Path:
+    """Beside the run where it was there from the start, so that a run directory can be moved."""
+    save, logged = Path(bundle.value("checkpoint.save")), Path(bundle.value("logging.run_path"))
+    return run_path / save.relative_to(logged) if save.is_relative_to(logged) else root / save
+
+
+def _checkpoint(save: Path, iteration: int | None) -> tuple[Path, int]:
+    newest = find_checkpoint(save)
+    if newest is None:
+        raise UserError(f"`{save}` holds no checkpoint", help="the run has to save one first")
+    wanted = newest.iteration if iteration is None else iteration
+    folder = save / f"iter_{wanted:07d}"
+    if not is_complete(folder):
+        there = ", ".join(str(int(path.name[5:])) for path in sorted(save.glob("iter_*")) if is_complete(path))
+        raise UserError(f"there is no checkpoint of iteration {wanted} in `{save}`", help=f"there are {there}")
+    return folder, wanted
+
+
+def _table(bundle: Bundle, root: Path) -> tuple[tuple[Row, ...], Path | None]:
+    """The rows of the model, and the Hugging Face directory that it came from."""
+    source = hugging_face(bundle.value("model.load"))
+    if source is not None:
+        source = root / source
+        _, family = read_config(source)
+    else:
+        family = FAMILIES[kind_of(bundle.value)]
+    tied = not bundle.value("model.untie_embeddings_and_output_weights")
+    return rows_of(family, tied=tied, biases=bundle.value("model.add_bias_linear")), source
+
+
+def _write_weights(
+    target: Path, saved: SavedModel, rows: tuple[Row, ...], sizes: Sizes, dtype: torch.dtype, max_shard: int
+) -> None:
+    wanted = [
+        (row, place) for row in rows if row is not TIED_OUTPUT for place in places(row, sizes.layers, sizes.experts)
+    ]
+    wanted.sort(key=lambda entry: entry[1].get("layer", -1 if entry[0] is rows[0] else sizes.layers))
+    found = [_find(saved, row, place) for row, place in wanted]
+    used = {key for key, _ in found} | {name for name in TIED_OUTPUT.names if TIED_OUTPUT in rows}
+    if left := sorted(saved.names - used - {name for name in saved.names if _is_no_weight(name)}):
+        raise UserError(
+            f"`{saved.folder}` holds {len(left)} tensors that the Hugging Face model has no place for, such as "
+            f"`{left[0]}`"
+        )
+    outlines = [
+        Outline(name=name.format(**place), shape=shape_of(row, part, sizes))
+        for row, place in wanted
+        for part, (name, _) in enumerate(row.parts)
+    ]
+
+    def tensors() -> Iterator[torch.Tensor]:
+        for (row, _), (key, index) in zip(wanted, found, strict=True):
+            yield from take_apart(saved.read(key, index), row, sizes)
+
+    write_tensors(target, outlines, tensors(), dtype, max_shard)
+
+
+def take_apart(whole: torch.Tensor, row: Row, sizes: Sizes) -> list[torch.Tensor]:
+    """Megatron's tensor → the Hugging Face tensors that it is made of, without the padding of the vocabulary."""
+    padded = whole.shape[0] if row.layout == "vocabulary" else None
+    parts = [whole.new_empty(shape_of(row, part, sizes)) for part in range(len(row.parts))]
+    pieces, offset = cut(row, sizes, padded_vocab=padded), 0
+    for piece in pieces.pieces:
+        if piece.part is not None:
+            source = whole.narrow(pieces.axis, offset, piece.length)
+            parts[piece.part].narrow(pieces.axis, piece.start, piece.length).copy_(source)
+        offset += piece.length
+    assert offset == whole.shape[pieces.axis], row.names[0]
+    return parts
+
+
+def _find(saved: SavedModel, row: Row, place: Mapping[str, Any]) -> tuple[str, tuple[int, ...]]:
+    for name in row.names:
+        if found := saved.find(name, dict(place)):
+            return found
+    raise UserError(
+        f"`{saved.folder}` has no `{row.names[-1].format(**place)}`", help="is it a checkpoint of this run's model?"
+    )
+
+
+def _is_no_weight(name: str) -> bool:
+    return name.startswith(("rng_state", "rerun_state")) or "_extra_state" in name
+
+
+def _replace(scratch: Path, target: Path) -> None:
+    if not target.exists():
+        scratch.rename(target)
+        return
+    old = scratch.with_suffix(".old")
+    target.rename(old)
+    scratch.rename(target)
+    shutil.rmtree(old)
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

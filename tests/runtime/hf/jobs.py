@@ -1,0 +1,111 @@
+"""Recipes that start from Hugging Face weights, compiled by sftc, with a forward step that keeps the logits."""
+
+import hashlib
+import json
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from build_dir import write_pointer
+from click.testing import CliRunner
+from ranks import PYTHON, environment
+from ruamel.yaml import YAML
+from tiny_models import MODELS, RAW, RECIPE, SEQ_LENGTH
+
+from sftc.compiler.cli import cli
+
+ROOT = Path(__file__).resolve().parents[3]
+STEP = Path(__file__).with_name("logits_step.py")
+STILL = {"train_iters": 1, "lr": 1e-30, "min_lr": 0.0, "weight_decay": 0.0}  # lost in every weight: they stay
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Model `model` of tiny_models on `ranks` ranks; `parallel` and `train` are sections of the recipe."""
+
+    model: str
+    ranks: int = 1
+    parallel: dict[str, Any] = field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict)
+    changes: dict[str, Any] = field(default_factory=dict)
+
+    def recipe(self, load: str) -> dict[str, Any]:
+        extra = {**self.changes}
+        return {
+            "name": "hf",
+            "task": {"is_instruction_dataset": True},
+            "model": {
+                **RECIPE,
+                **MODELS[self.model][2],
+                "make_vocab_size_divisible_by": 2,
+                "load": load,
+                **extra.pop("model", {}),
+            },
+            "tokenizer": {"path": str(ROOT / "recipes/quickstart/tokenizer")},
+            "data": {
+                "train_data_path": "train.jsonl",
+                "valid_data_path": "valid.jsonl",
+                "num_workers": 0,
+                "padding": "max_length",
+            },
+            "train": {
+                "global_batch_size": 4,
+                "micro_batch_size": 4,
+                "seq_length": SEQ_LENGTH,
+                "precision": "fp32",
+                **STILL,
+                **self.train,
+            },
+            "eval": {"eval_interval": self.train.get("train_iters", 1), "eval_iters": 1},
+            "parallel": {**self.parallel},
+            "launch": {"nproc_per_node": self.ranks, "device": "cpu"},
+            "megatron": {"args": RAW.get(self.model, {})},
+            **extra,
+        }
+
+
+def compile_job(folder: Path, recipe: dict[str, Any]) -> Path:
+    """The build dir in `folder`, with the forward step of the tests in the place of the generated one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "recipe.yaml").open("w") as file:
+        YAML().dump(recipe, file)
+    build = folder / "build"
+    ended = CliRunner().invoke(cli, ["compile", str(folder / "recipe.yaml"), "-o", str(build)])
+    assert ended.exit_code == 0, ended.output + repr(ended.exception)
+    (build / "forward_step.py").write_text(STEP.read_text())
+    _digest_again(build)
+    write_pointer(build, folder / "runs/hf")
+    return build
+
+
+def _digest_again(build: Path) -> None:
+    def digest(name: str) -> str:
+        return hashlib.sha256((build / name).read_bytes()).hexdigest()
+
+    manifest = json.loads((build / "manifest.json").read_text())
+    for subject in manifest["subject"]:
+        subject["digest"]["sha256"] = digest(subject["name"])
+    (build / "manifest.json").write_text(json.dumps(manifest))
+    names = [line[66:] for line in (build / "SHA256SUMS").read_text().splitlines()]
+    (build / "SHA256SUMS").write_text("".join(f"{digest(name)}  {name}\n" for name in names))
+
+
+def run_jobs(folder: Path, jobs: dict[str, tuple[Path, int]]) -> None:
+    """`jobs` are (folder with its build dir, ranks), by name. All run; how each ended is in its `status`."""
+    plan = [(str(place), "build", ranks) for place, ranks in jobs.values()]
+    (folder / "jobs.json").write_text(json.dumps(plan))
+    command = [PYTHON, str(Path(__file__).with_name("forked_ranks.py")), str(folder / "jobs.json")]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+
+
+def require_success(place: Path) -> None:
+    assert (place / "status").read_text() == "0", (place / "stderr").read_text()[-4000:]
+
+
+def kept_logits(place: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens [b, s] and logits [b, s, vocabulary] of the last evaluation; tensor-parallel slices put together."""
+    kept = [torch.load(path) for path in sorted(place.glob("logits.*.pt"))]
+    return kept[0]["tokens"], torch.cat([one["logits"] for one in kept], dim=-1)
