@@ -1,7 +1,6 @@
 """TRL's own preprocessing: the tokenize and pack maps of its SFTTrainer, and nothing else of it."""
 
 import json
-import os
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -11,8 +10,9 @@ from sftc.runtime.data.template import find_template
 from sftc.runtime.data.tokens import TextTokenizer
 
 
-def trl_seconds(place: Path, tokenizer: Path, *, seq_length: int) -> tuple[float, str] | str:
-    """Seconds for the rows of `place/rows.jsonl` on all cores, and TRL's version; or why it cannot be measured.
+def trl_seconds(place: Path, tokenizer: Path, *, seq_length: int, processes: int | None) -> tuple[float, str] | str:
+    """Seconds for the rows of `place/rows.jsonl`, and TRL's version; or why it cannot be measured. processes: TRL's
+    `dataset_num_proc`, which it leaves at None, for one.
 
     Prompt and completion with a loss on the completion is how TRL masks a template without generation blocks.
     """
@@ -31,7 +31,7 @@ def trl_seconds(place: Path, tokenizer: Path, *, seq_length: int) -> tuple[float
         output_dir=str(place / "trl"),
         packing=True,
         max_length=seq_length,
-        dataset_num_proc=len(os.sched_getaffinity(0)),
+        dataset_num_proc=processes,
         completion_only_loss=True,
         padding_free=False,
         use_cpu=True,

@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +51,7 @@ def main() -> int:
             results.append(against_encode_batch(place, tokenizer, options.rows, options.repeats))
         results.append(packing())
         results.append(memory(place, options.memory_rows))
-        results.append(against_trl(place, tokenizers()[0], min(options.rows, 20_000)))
+        results += against_trl(place, tokenizers()[0], min(options.rows, 40_000))
     print(f"\n{cores} cores, best of {options.repeats}\n")
     print("| what | measured | figure | target | |")
     print("|---|---|---|---|---|")
@@ -160,7 +159,7 @@ def memory(place: Path, rows: int) -> dict[str, Any]:
             file.write(json.dumps({"messages": messages}) + "\n")
     shutil.rmtree(place / "store", ignore_errors=True)
     chosen = settings_for(place, tokenizers()[0], packing_multiple=1)
-    seconds, peak = timed(lambda: peak_of_preparing(replace(chosen, format="prompt_completion")))
+    seconds, peak = timed(lambda: peak_of_preparing(chosen))
     return verdict(
         f"resident memory, preparing and packing {rows:,} rows with all workers",
         f"{rows / seconds:,.0f} rows/s",
@@ -170,22 +169,25 @@ def memory(place: Path, rows: int) -> dict[str, Any]:
     )
 
 
-def against_trl(place: Path, tokenizer: Path, rows: int) -> dict[str, Any]:
+def against_trl(place: Path, tokenizer: Path, rows: int) -> list[dict[str, Any]]:
+    """TRL as it comes, which is one process, and, for the record, with one for each core."""
     what = f"{tokenizer.name}: tokens, masks and packs of {rows:,} rows, against TRL's SFTTrainer"
     write_rows(place / "rows.jsonl", rows)
     shutil.rmtree(place / "store", ignore_errors=True)
     seconds, _ = timed(lambda: prepare(settings_for(place, tokenizer, packing_multiple=1)))
-    found = trl_seconds(place, tokenizer, seq_length=2048)
-    if isinstance(found, str):
-        return {"what": what, "measured": found, "figure": "", "target": "at least 3 x", "state": "skipped"}
-    theirs, version = found
-    return verdict(
-        what,
-        f"{rows / seconds:,.0f} rows/s against {rows / theirs:,.0f} rows/s of TRL {version}",
-        f"{theirs / seconds:.1f} x",
-        "at least 3 x",
-        theirs / seconds >= 3,
-    )
+    results = []
+    cores = len(os.sched_getaffinity(0))
+    for processes, target in ((None, "at least 3 x"), (cores, "")):
+        named = what + (f" with dataset_num_proc={processes}" if processes else "")
+        found = trl_seconds(place, tokenizer, seq_length=2048, processes=processes)
+        if isinstance(found, str):
+            results.append({"what": named, "measured": found, "figure": "", "target": target, "state": "skipped"})
+            continue
+        theirs, version = found
+        measured = f"{rows / seconds:,.0f} rows/s against {rows / theirs:,.0f} rows/s of TRL {version}"
+        is_met = not target or theirs / seconds >= 3
+        results.append(verdict(named, measured, f"{theirs / seconds:.1f} x", target, is_met))
+    return results
 
 
 def verdict(what: str, measured: str, figure: str, target: str, is_met: bool) -> dict[str, Any]:
@@ -194,7 +196,7 @@ def verdict(what: str, measured: str, figure: str, target: str, is_met: bool) ->
         "measured": measured,
         "figure": figure,
         "target": target,
-        "state": "ok" if is_met else "MISSED",
+        "state": ("ok" if target else "") if is_met else "MISSED",
     }
 
 
