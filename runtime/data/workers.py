@@ -8,6 +8,7 @@ second to start. Either way the batches come back in their order, and what they 
 import gc
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -30,6 +31,8 @@ from .tokens import TextTokenizer
 BATCH_BYTES = 1 << 20
 # From here on workers pay for their start.
 MANY_BYTES = 24 << 20
+# The process that reads and writes is busy with as many; each has a tokenizer of its own in memory.
+MOST_WORKERS = 16
 
 
 class SampleReader:
@@ -78,7 +81,8 @@ def reading(
     settings: DataSettings, tokenizer: TextTokenizer, template: ChatTemplate | None, total_bytes: int
 ) -> Iterator[SampleReader]:
     """A reader for about `total_bytes` of rows."""
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(cores, MOST_WORKERS)
     if workers == 1 or total_bytes < MANY_BYTES:
         maker = SampleMaker(settings, tokenizer, None if template is None else MaskFinder(template, tokenizer))
         with ThreadPoolExecutor(max_workers=2) as threads:
@@ -113,6 +117,8 @@ _maker: SampleMaker | None = None
 def _start(settings: DataSettings, digests: dict[str, str], text: TemplateText | None) -> None:
     """Make this worker's own tokenizer and template, and end the worker when its parent is gone."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    # Ctrl-C reaches every process of the terminal; the parent ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Every core has a worker already.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     global _maker
