@@ -39,8 +39,8 @@ def length(bundle: Bundle, pointer: Mapping[str, Any]) -> Length:
     warmup = int(bundle.value("train.lr_warmup_iters"))
     if warmup >= (bundle.value("train.lr_decay_iters") or iterations):
         raise UserError(
-            f"the warm-up ({warmup} iterations) does not end before the schedule does: {epochs:g} epochs are "
-            f"{iterations} iterations",
+            f"the warm-up ({warmup} iterations) does not end before the schedule does: {epochs:g} "
+            f"{'epoch is' if epochs == 1 else 'epochs are'} {iterations} iterations",
             help="set `train.lr_warmup_fraction`, a share of them, in the place of `train.lr_warmup_iters`",
         )
     arguments = ["--train-iters", str(iterations)]

@@ -11,7 +11,7 @@ from build_dir import digest_of, write_build
 from sftc.runtime.bundle import read_bundle
 from sftc.runtime.checkpoint.start import Start
 from sftc.runtime.errors import UserError
-from sftc.runtime.launch import Evaluation, arguments_of
+from sftc.runtime.launch import Evaluation, Length, arguments_of
 
 
 def test_values_are_found_by_their_key(tmp_path: Path) -> None:
@@ -85,9 +85,9 @@ def test_arguments_that_no_digest_covers_are_not_used(tmp_path: Path) -> None:
     bundle = read_bundle(write_build(tmp_path / "b"))
     start = Start(kind="random", iteration=0, line="")
     seen = Evaluation(iterations=0, derived=False, line="")
-    assert "gloo" in arguments_of(bundle, start, "cpu", seen)
+    assert "gloo" in arguments_of(bundle, start, "cpu", Length(iterations=8), seen)
     without = replace(bundle, files=bundle.files - {"megatron.cpu.args"})
-    assert "gloo" not in arguments_of(without, start, "cpu", seen)
+    assert "gloo" not in arguments_of(without, start, "cpu", Length(iterations=8), seen)
 
 
 def test_an_edit_with_fitting_digests_has_another_identity(tmp_path: Path) -> None:
