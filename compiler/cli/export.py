@@ -1,0 +1,47 @@
+"""`sftc export`: its options; what it does is the runtime's."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from .. import data_commands, export_command
+from .shared import ERRORS, RECIPE, REFUSED, answer, not_empty, say, unusable
+
+
+def _size(_context: click.Context, _parameter: click.Parameter, text: str) -> int:
+    size = export_command.bytes_of(text)
+    if size is None:
+        raise click.BadParameter("write it as in 5GB or 500MB")
+    return size
+
+
+@click.command()
+@click.argument("run", type=RECIPE)
+@click.option(
+    "-o", "--output", required=True, type=click.Path(), callback=not_empty, metavar="DIR", help="What is written."
+)
+@click.option("--iteration", type=click.IntRange(min=1), help="Of which checkpoint; the newest.")
+@click.option("--dtype", type=click.Choice(["bf16", "fp16", "fp32"]), help="Of the weights; that of the training.")
+@click.option("--max-shard-size", "shard", default="5GB", callback=_size, show_default=True, help="Of one file.")
+def export(run: Path, output: Path, iteration: int | None, dtype: str | None, shard: int) -> None:
+    """Write a checkpoint of the run directory RUN as a Hugging Face model. Needs no GPU.
+
+    \b
+    Example:
+      sftc export runs/quickstart -o models/quickstart
+    """
+    try:
+        commands = export_command.runtime()
+    except data_commands.MissingExtra as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(ERRORS)
+    try:
+        strangers = commands.foreign(output)
+    except OSError as error:
+        unusable(output, "read", error)
+    for name in strangers[:1]:
+        say("SFTC601", f"{output / name} was not written by sftc", "move it away, or export into another directory")
+        sys.exit(REFUSED)
+    line = answer(commands.write(run, output, iteration=iteration, dtype=dtype, max_shard=shard))
+    click.echo(line, err=True)

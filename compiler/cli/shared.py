@@ -1,0 +1,65 @@
+"""What the commands share: exit codes, common options, and how problems are told."""
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from ..compile import Checked
+from ..diagnostics import Diagnostic, Severity, has_errors
+from ..reporters import REPORTERS
+
+RECIPE = click.Path(path_type=Path)
+ERRORS, DRIFT, REFUSED, BUG, INTERRUPTED = 1, 3, 4, 70, 130
+
+
+def not_empty(_context: click.Context, _parameter: click.Parameter, path: Path | str) -> Path:
+    """`-o "$UNSET"` is a slip, not the current directory."""
+    if path == "":
+        raise click.BadParameter("the directory has no name; write `-o .` for the current one")
+    return Path(path)
+
+
+build_dir = click.option(
+    "-o", "--output", required=True, type=click.Path(), callback=not_empty, metavar="DIR", help="The build dir."
+)
+report_format = click.option(
+    "--format", "style", type=click.Choice(list(REPORTERS)), default="text", help="How problems are reported."
+)
+strict = click.option("--strict", is_flag=True, help="Warnings count as errors.")
+
+
+def report(results: Iterable[Checked], style: str, stream: object) -> None:
+    found = [diagnostic for result in results for diagnostic in result.diagnostics]
+    sources = {result.source.name: result.source.text for result in results if result.source}
+    if found or style == "json":
+        click.echo(REPORTERS[style](found, sources, colour(stream)), file=stream, nl=False)  # type: ignore[arg-type]
+
+
+def colour(stream: object) -> bool:
+    return bool(getattr(stream, "isatty", bool)()) and "NO_COLOR" not in os.environ
+
+
+def failed(result: Checked, strict: bool) -> bool:
+    return has_errors(result.diagnostics) or (strict and bool(result.diagnostics))
+
+
+def answer[T](found: T | None) -> T:
+    """None means that the problem has been told."""
+    if found is None:
+        sys.exit(ERRORS)
+    return found
+
+
+def unusable(output: Path, verb: str, error: OSError) -> NoReturn:
+    reason = f"{output} cannot be {verb}: {error.strerror or error}"
+    say("SFTC603", reason, "check the path, its permissions and the free disk space")
+    sys.exit(ERRORS)
+
+
+def say(code: str, message: str, help: str) -> None:
+    problem = Diagnostic(code=code, severity=Severity.ERROR, message=message, help=help)
+    click.echo(REPORTERS["text"]([problem], {}, colour(sys.stderr)), err=True, nl=False)
