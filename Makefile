@@ -1,6 +1,7 @@
 # make demo   compile the quickstart and train it, from nothing
 # make test   every test
 # make check  lint and types
+# make bench-hf    host memory of loading Hugging Face weights, against their size
 # make bench-data  how fast data is prepared; ROWS=5000000 for the memory of so many
 
 SHELL := /bin/bash
@@ -8,7 +9,7 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 READY := $(VENV)/.sftc-ready
 
-.PHONY: demo test check lint types golden equivalence bench-data clean
+.PHONY: demo test check lint types golden equivalence bench-data bench-hf clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -35,6 +36,9 @@ golden: $(READY)
 
 equivalence: $(READY)
 	$(BIN)/pytest tests/runtime/test_layouts.py --update-golden
+
+bench-hf: $(READY)
+	$(BIN)/python tests/bench/hf_memory.py
 
 bench-data: $(READY)
 	$(BIN)/python tests/bench/bench_data.py $(if $(ROWS),--memory-rows $(ROWS))

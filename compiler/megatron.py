@@ -132,9 +132,8 @@ def _managed(plan: Plan) -> Iterator[Argument]:
     if plan["checkpoint.async_save"]:
         worker = "asynchronous saving goes through one"
         yield Argument(option="--use-persistent-ckpt-worker", reason=worker, group="checkpoint")
-        if "async_strategy" not in plan["megatron.args"]:
-            own = "Megatron's own; another needs a package besides"
-            yield Argument(option="--async-strategy", values=("mcore",), reason=own, group="checkpoint")
+        own = "Megatron's own; the other one needs a package besides"
+        yield Argument(option="--async-strategy", values=("mcore",), reason=own, group="checkpoint")
     load = plan["model.load"]
     if load and plan["checkpoint.finetune"] and not load.startswith(HUGGING_FACE):
         yield Argument(option="--pretrained-checkpoint", values=(load,), key="model.load", group="checkpoint")

@@ -42,7 +42,9 @@ def train(build_dir: Path) -> int:
 
     try:
         run(build_dir)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # how Megatron ends is SystemExit, and torch's CheckpointException is no Exception
         return process.fail(error)
     return 0
 

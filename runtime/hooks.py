@@ -37,6 +37,8 @@ def hook(name: str, target: str, takes: str, beside: str) -> Callable[..., Any]:
         try:
             result = function(*values)
         except Exception as error:
+            if type(error).__name__ == "OutOfMemoryError":  # of torch: not the function's mistake
+                raise
             raise UserError(
                 f"{said} raised {type(error).__name__}: {error}{_line(error, target)}",
                 help="the whole traceback is in the log of this rank",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from . import hooks, megatron
 from .bundle import read_bundle
-from .checkpoint.start import decide, require_writable
+from .checkpoint.start import decide, hugging_face, require_writable
 from .device import choose
 from .progress import Counter, say
 
@@ -17,6 +17,10 @@ def run(build_dir: Path) -> None:
     megatron.require_layers(bundle.value("model.transformer_impl"))
     start = decide(bundle, bundle.value("train.train_iters"))
     require_writable(bundle)
+    if (directory := hugging_face(bundle.value("model.load"))) and start.arguments:
+        from .hf.bridge import import_checkpoint
+
+        say(import_checkpoint(directory, Path(bundle.value("data.store_path"))))
     if start.weights is not None:
         from .hf.check import notices, open_model
 

@@ -13,6 +13,7 @@ from typing import Literal
 from ..atomic import replacing
 from ..bundle import Bundle
 from ..errors import UserError
+from ..hf import bridge
 from .tracker import Checkpoint, find_checkpoint
 
 OWNER = "sftc.json"
@@ -47,6 +48,9 @@ def decide(bundle: Bundle, iterations: int | None) -> Start:
         return Start(kind="random", iteration=0, line="starting from random weights (`model.init: random`)")
     if (directory := hugging_face(load)) is not None:
         line = f"starting from the Hugging Face weights in `{directory}`, at iteration 0"
+        if bridge.is_installed() and bridge.is_foreign(directory):
+            made = bridge.converted(directory, Path(bundle.value("data.store_path")))
+            return Start(kind="weights", iteration=0, line=line, arguments=("--pretrained-checkpoint", str(made)))
         return Start(kind="weights", iteration=0, line=line, weights=directory)
     given = find_checkpoint(Path(load))
     if given is None:

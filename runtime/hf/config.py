@@ -10,8 +10,8 @@ from .tables import FAMILIES, Family
 
 FILE = "config.json"
 OTHERS = (
-    f"sftc reads {', '.join(FAMILIES)}; for others, Megatron-Bridge (`pip install megatron-bridge`) makes a Megatron "
-    "checkpoint, which `model.load` takes without `hf:`"
+    f"sftc reads {', '.join(FAMILIES)} by itself; others are handed over to Megatron-Bridge where it is installed: "
+    "`pip install 'sftc[bridge]'`"
 )
 # Llama 3.1's scaling as Megatron computes it; only the factor is an option there.
 LLAMA3 = {"low_freq_factor": 1, "high_freq_factor": 4, "original_max_position_embeddings": 8192}

@@ -17,6 +17,7 @@ from ..errors import UserError
 from ..megatron.saved import SavedModel
 from ..record import BUILD
 from ..record import FILE as RECORD
+from . import bridge
 from .card import card
 from .config import FILE, read_config
 from .cuts import cut, shape_of
@@ -51,7 +52,8 @@ def export(asked: Export, target: Path) -> str:
     bundle, root = _read_run(asked.run_path)
     folder, iteration = _checkpoint(_save_path(asked.run_path, bundle, root), asked.iteration)
     saved = SavedModel(folder)
-    rows, source = _table(bundle, root)
+    source = hugging_face(bundle.value("model.load"))
+    source = None if source is None else root / source
     dtype = DTYPES[asked.dtype] if asked.dtype else saved.dtype("embedding.word_embeddings.weight")
     word = str(dtype).removeprefix("torch.")
 
@@ -62,10 +64,14 @@ def export(asked: Export, target: Path) -> str:
         copy_tokenizer(
             root / bundle.value("tokenizer.path"), scratch, template.read_text(encoding="utf-8") if template else None
         )
-        tokens = special_ids(scratch)
-        _write_json(scratch / FILE, config_of(bundle.value, source, word, tokens))
-        _write_json(scratch / GENERATION, generation_of(source, tokens))
-        _write_weights(scratch, saved, rows, Sizes.of(bundle.value), dtype, asked.max_shard)
+        if source is not None and bridge.is_installed() and bridge.is_foreign(source):
+            bridge.export_checkpoint(source, folder, scratch)
+        else:
+            tokens = special_ids(scratch)
+            _write_json(scratch / FILE, config_of(bundle.value, source, word, tokens))
+            _write_json(scratch / GENERATION, generation_of(source, tokens))
+            rows = _table(bundle, source)
+            _write_weights(scratch, saved, rows, Sizes.of(bundle.value), dtype, asked.max_shard)
         (scratch / "README.md").write_text(card(bundle, iteration=iteration, dtype=word), encoding="utf-8")
         files = sorted([*(path.name for path in scratch.iterdir()), MARK])
         mark = {"name": bundle.name, "manifest": bundle.digest, "iteration": iteration, "dtype": word, "files": files}
@@ -132,16 +138,11 @@ def _checkpoint(save: Path, iteration: int | None) -> tuple[Path, int]:
     return folder, wanted
 
 
-def _table(bundle: Bundle, root: Path) -> tuple[tuple[Row, ...], Path | None]:
-    """The rows of the model, and the Hugging Face directory that it came from."""
-    source = hugging_face(bundle.value("model.load"))
-    if source is not None:
-        source = root / source
-        _, family = read_config(source)
-    else:
-        family = FAMILIES[kind_of(bundle.value)]
+def _table(bundle: Bundle, source: Path | None) -> tuple[Row, ...]:
+    """The rows of the model; `source` is the Hugging Face directory that it came from."""
+    family = FAMILIES[kind_of(bundle.value)] if source is None else read_config(source)[1]
     tied = not bundle.value("model.untie_embeddings_and_output_weights")
-    return rows_of(family, tied=tied, biases=bundle.value("model.add_bias_linear")), source
+    return rows_of(family, tied=tied, biases=bundle.value("model.add_bias_linear"))
 
 
 def _write_weights(

@@ -18,6 +18,8 @@ from .check import Model
 from .cuts import cut
 from .tables import Row
 
+BLOCK = 1 << 20  # values that are looked at together
+
 
 def loader(model: Model) -> Callable[[Sequence[Slot]], None]:
     """What fills the parameters of a rank with `model`. It raises UserError if one has no tensor in the table."""
@@ -82,4 +84,13 @@ def _fill(slot: Slot, row: Row, place: dict[str, str], model: Model, files: dict
         name = row.parts[piece.part][0].format(**place)
         whole = files[model.tensors[name].file].get_slice(name)
         chosen = slice(piece.start, piece.stop)
-        target.copy_(whole[chosen] if piece_of.axis == 0 else whole[:, chosen])
+        values = whole[chosen] if piece_of.axis == 0 else whole[:, chosen]
+        # by blocks: the test makes copies of what it looks at
+        bad = sum(block.numel() - int(torch.isfinite(block).sum()) for block in values.reshape(-1).split(BLOCK))
+        if bad:
+            raise UserError(
+                f"`{model.tensors[name].file}` holds {bad:,} values of `{name}` that are no finite numbers (NaN or "
+                f"infinity), in the slice of rank {slot.rank} of {slot.size}",
+                help="such weights train to nothing: download the model again",
+            )
+        target.copy_(values)

@@ -6,7 +6,7 @@ from functools import wraps
 from types import ModuleType
 from typing import Any
 
-from ..errors import UserError
+from .saving import saving
 from .wrapping import wrap_function
 
 LOSS = "lm loss"
@@ -145,16 +145,7 @@ class News:
         return result
 
     def _finalize(self, _: Mapping[str, Any], run: Callable[[], Any]) -> Any:
-        """What the disk refuses is no bug of anybody's."""
-        try:
-            return run()
-        except Exception as error:
-            if (reason := _disk_problem(error)) is None:
-                raise
-            raise UserError(
-                f"the checkpoint of iteration {self.iteration} cannot be written to `{self._args.save}`: {reason}",
-                help="the one before it is whole: mend this, and launch again to go on from there",
-            ) from error
+        return saving(run, self._args.save, self.iteration)
 
     def _aside(self, _: Mapping[str, Any], run: Callable[[], Any]) -> Any:
         """Not to be counted as time spent training."""
@@ -162,25 +153,6 @@ class News:
         result = run()
         self._observer.went_on()
         return result
-
-
-# As the C library says them: writers are processes of their own, whose errors arrive as text.
-DISK = (
-    "No space left on device",
-    "Disk quota exceeded",
-    "Read-only file system",
-    "Permission denied",
-    "File too large",
-)
-
-
-def _disk_problem(error: BaseException) -> str | None:
-    """What a disk has to do with it, if it has."""
-    told = ""
-    seen: BaseException | None = error
-    while seen is not None:
-        told, seen = f"{told}\n{seen}", seen.__cause__ or seen.__context__
-    return next((reason for reason in DISK if reason in told), None)
 
 
 def _total(counts: Sequence[Any]) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import UserError
 from ..record import epoch_seconds
 from .arguments import parse
+from .loading import watch_loading
 from .mends import (
     mend_distributed_optimizer,
     mend_learning_rate,
@@ -43,6 +44,7 @@ def train(
     started = epoch_seconds()
     training = importlib.import_module("megatron.training.training")
     utils = importlib.import_module("megatron.training.argument_utils")
+    import torch
     from megatron.core.enums import ModelType
 
     skip_compilation()
@@ -62,6 +64,7 @@ def train(
         config.pre_wrap_hooks.append(_filling(first_weights))
     news = News(args, observer)
     news.listen(training)
+    watch_loading(training, args)
     training.set_startup_timestamps(program_start=started, main_entry=started)
     call = {
         "cfg_container": utils.pretrain_cfg_container_from_args(args, config),
@@ -76,6 +79,11 @@ def train(
         )
     try:
         training.pretrain(**call)
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"rank {args.rank} has not enough memory on its GPU: {error}".split(" If reserved but")[0],
+            help="recompute more, take a smaller `train.micro_batch_size`, or split the model over more ranks",
+        ) from error
     except SystemExit as stop:  # how Megatron ends at --exit-interval, and also how it gives up, both with status 0
         if stop.code or not news.has_trained:
             when = f"after iteration {news.iteration}" if news.has_trained else "before the first iteration"

@@ -14,6 +14,7 @@ VALUES: dict[str, dict[str, Any]] = {
         "sources": None,
         "valid_data_path": "valid.jsonl",
         "valid_fraction": None,
+        "store_path": "store",
         "padding": "max_length",
     },
     "train": {"train_iters": 8, "epochs": None, "global_batch_size": 4, "seq_length": 32, "lr": 0.002},

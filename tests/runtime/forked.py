@@ -4,8 +4,8 @@
 
 JOBS is a JSON list of `[FOLDER, BUILD_DIR, RANKS]`. Each job is what launch.sh does: `prepare`, then RANKS processes of
 `train`. They run in FOLDER one job after the other, as forks of a process that has imported everything and done
-nothing. What a job says goes to `FOLDER/stderr`, what Megatron prints to `FOLDER/stdout`. The first status that is not
-0 ends all.
+nothing. What a job says goes to `FOLDER/stderr`, what Megatron prints to `FOLDER/stdout`, the worst status of its
+processes to `FOLDER/status`.
 """
 
 import json
@@ -17,15 +17,19 @@ sys.path.insert(0, str(Path(__file__).parent))  # PYTHONSAFEPATH leaves it out
 
 from ranks import free_port
 
-from sftc.runtime import cpu
+from sftc.runtime import __main__ as runtime
 
-cpu.activate()
 
-import megatron.core.models.gpt  # noqa: E402
-import megatron.training.training  # noqa: E402, F401
+def import_megatron():
+    """Not at the top: the helper that Megatron spawns at a save imports this file again, and has no need of it."""
+    from sftc.runtime import cpu
 
-import sftc.runtime.model  # noqa: E402, F401
-from sftc.runtime import __main__ as runtime  # noqa: E402
+    cpu.activate()
+
+    import megatron.core.models.gpt
+    import megatron.training.training  # noqa: F401
+
+    import sftc.runtime.model  # noqa: F401
 
 
 def fork(folder, variables, command, build):
@@ -52,14 +56,14 @@ def statuses(children):
 
 
 def main(jobs):
+    import_megatron()
     for folder, build, ranks in json.loads(Path(jobs).read_text()):
         ended = statuses([fork(folder, {}, runtime.prepare, build)])
         if not any(ended):
             common = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
             places = [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(ranks)]
             ended = statuses([fork(folder, place, runtime.train, build) for place in places])
-        if any(ended):
-            sys.exit(f"{folder}: {ended}\n{Path(folder, 'stderr').read_text()}")
+        Path(folder, "status").write_text(str(max(ended, key=abs)))
 
 
 if __name__ == "__main__":

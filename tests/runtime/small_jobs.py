@@ -87,12 +87,14 @@ def compile_job(place: Path, content: dict[str, Any]) -> tuple[str, str, int]:
     return str(place), "build", content["launch"]["nproc_per_node"]
 
 
-def run_jobs(folder: Path, jobs: list[tuple[str, str, int]]) -> None:
-    """Each of `compile_job`, one after the other; all have to end well."""
+def run_jobs(folder: Path, jobs: list[tuple[str, str, int]], *, failing: bool = False) -> None:
+    """Each of `compile_job`, one after the other. All have to end well, or all badly."""
     (folder / "jobs.json").write_text(json.dumps(jobs))
     command = [PYTHON, str(Path(__file__).with_name("forked.py")), str(folder / "jobs.json")]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    for place, _, _ in jobs:
+        assert (Path(place, "status").read_text() != "0") == failing, Path(place, "stderr").read_text()[-4000:]
 
 
 def lines_of(place: Path, key: str = "lm_loss") -> list[dict[str, Any]]:

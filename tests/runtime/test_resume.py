@@ -21,6 +21,8 @@ DROPOUT: Changes = {"model": {"num_layers": 2, "init": "random", "hidden_dropout
 PLAIN: Changes = {"model": {"num_layers": 2, "init": "random"}}
 SHARDED = {"use_distributed_optimizer": True}
 SAVING = {"save_interval": 1}
+TP2 = {"tensor_model_parallel_size": 2}
+RESHARDABLE: Changes = {"megatron": {"args": {"dist_ckpt_optim_fully_reshardable": True}}}
 RUN = Path("runs/small")
 
 # Runs that are never stopped, with a checkpoint of each iteration: what they add to the recipe, and their ranks.
@@ -32,6 +34,9 @@ UNDISTURBED: dict[str, tuple[Changes, int]] = {
     "DP2": ({**PLAIN, "checkpoint": SAVING}, 2),
     "DP1, distributed optimizer": ({**PLAIN, "checkpoint": SAVING, "parallel": SHARDED}, 1),
     "DP2, distributed optimizer": ({**PLAIN, "checkpoint": SAVING, "parallel": SHARDED}, 2),
+    "DP1, reshardable": ({**PLAIN, "checkpoint": SAVING, "parallel": SHARDED, **RESHARDABLE}, 1),
+    "TP2": ({**PLAIN, "parallel": TP2}, 2),
+    "TP2, distributed optimizer": ({**PLAIN, "parallel": {**TP2, **SHARDED}}, 2),
     "keep 2": ({**PLAIN, "checkpoint": {**SAVING, "keep": 2}}, 1),
     "keep 2, asynchronous": ({**PLAIN, "checkpoint": {**SAVING, "keep": 2, "async_save": True}}, 1),
 }
@@ -41,6 +46,8 @@ OTHER_RANKS = [
     for kind in ("", ", distributed optimizer")
     for before, after in (("DP1", "DP2"), ("DP2", "DP1"))
 ]
+OTHER_RANKS += [("DP1", "TP2"), ("DP1, reshardable", "TP2, distributed optimizer")]
+REFUSED = ("DP1, distributed optimizer", "TP2, distributed optimizer")
 
 
 @pytest.fixture(scope="module")
@@ -58,14 +65,20 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
         forget(place / RUN / "checkpoints", at)
         again.append((str(place), *jobs[name][1:]))
     for before, after in OTHER_RANKS:
-        changes, ranks = UNDISTURBED[after]
-        content = recipe(folder, given, ranks, changes, steps=STEPS)
-        content["checkpoint"] = {"finetune": False}
-        del content["model"]["init"]
-        content["model"]["load"] = str(stopped(folder / before / RUN / "checkpoints", HALF))
-        again.append(compile_job(folder / f"{before} to {after}", content))
+        again.append(compile_job(folder / f"{before} to {after}", continued(folder, given, before, after)))
     run_jobs(folder, again)
+    run_jobs(folder, [compile_job(folder / "refused", continued(folder, given, *REFUSED))], failing=True)
     return folder
+
+
+def continued(folder: Path, given: Given, before: str, after: str) -> dict[str, Any]:
+    """A recipe that goes on from the middle of run `before`, in the layout of `after`."""
+    changes, ranks = UNDISTURBED[after]
+    content = recipe(folder, given, ranks, changes, steps=STEPS)
+    content["checkpoint"] = {"finetune": False}
+    del content["model"]["init"]
+    content["model"]["load"] = str(stopped(folder / before / RUN / "checkpoints", HALF))
+    return content
 
 
 def forget(checkpoints: Path, at: int) -> None:
@@ -103,6 +116,12 @@ def test_a_run_goes_on_with_other_ranks(before: str, after: str, ran: Path) -> N
     assert [line["iteration"] for line in lines_of(place)] == list(range(HALF + 1, STEPS + 1))
     for found, wanted in zip(learnt(place), learnt(ran / before)[HALF:], strict=True):
         assert found == pytest.approx(wanted, rel=1e-4)
+
+
+def test_split_optimizer_states_that_do_not_fit_are_told(ran: Path) -> None:
+    told = (ran / "refused/stderr").read_text()
+    assert "holds split optimizer states that fit its own TP and PP only\nhelp: say `checkpoint.no_load_optim" in told
+    assert "Traceback" not in told
 
 
 def test_asynchronous_saving_changes_nothing_in_the_run(ran: Path) -> None:

@@ -149,7 +149,7 @@ def test_a_claim_that_cannot_be_written_leaves_the_one_before(bundle_of: Any) ->
     bundle = bundle_of()
     claim(bundle, "key")
     checkpoint(Path("run/checkpoints"), 3)
-    Path("run/checkpoints/sftc.tmp").mkdir()  # stands for whatever makes writing fail
+    Path("run/checkpoints/sftc.json.tmp").mkdir()  # stands for whatever makes writing fail
     with pytest.raises(UserError, match=r"`run/checkpoints/sftc\.json` cannot be written"):
         claim(bundle, "key")
     assert decide(bundle, 8).kind == "resume"

@@ -223,6 +223,18 @@ def test_an_exception_on_a_rank_ends_the_job_with_its_message(tmp_path: Path) ->
     assert 'raise ArithmeticError("planted")' in said.rpartition("Root Cause")[2]
 
 
+def test_a_gpu_that_is_too_small_is_no_crash(tmp_path: Path) -> None:
+    """The error is torch's own, raised by the step: there is no GPU here."""
+    build = write_build(tmp_path / "build")
+    write_pointer(build, tmp_path / "run")
+    ended = train(tmp_path, build, TINY_STEP_FAILS_AT="1", TINY_STEP_ERROR="memory")
+    assert ended.status == 1
+    lines = [line for line in ended.stderr.splitlines() if line.startswith(("error: ", "help: "))]
+    assert lines[0] == "error: rank 0 has not enough memory on its GPU: CUDA out of memory. Tried to allocate 2.00 GiB."
+    assert lines[1].startswith("help: more recomputation")
+    assert "Traceback" not in ended.stderr
+
+
 def test_arguments_that_megatron_refuses_are_no_crash(tmp_path: Path) -> None:
     build = write_build(tmp_path / "build", arguments="--no-such-option 1\n")
     write_pointer(build, tmp_path / "run")

@@ -57,6 +57,8 @@ def forward_step(data_iterator, model, return_schedule_plan=False):
     batch = get_batch(data_iterator)
     time.sleep(float(os.environ.get("TINY_STEP_SECONDS", "0")))
     if get_args().curr_iteration == int(os.environ.get("TINY_STEP_FAILS_AT", "-1")):
+        if os.environ.get("TINY_STEP_ERROR") == "memory":  # no GPU is needed to run out of its memory
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. If reserved but unallocated")
         raise ArithmeticError("planted")
     output = model(batch["tokens"], batch["position_ids"], batch["attention_mask"], labels=batch["labels"])
     return output, partial(loss_func, batch["loss_mask"])

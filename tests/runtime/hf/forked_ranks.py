@@ -10,13 +10,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # PYTHONSAFEPATH leaves it out
 
-from forked import fork, statuses  # brings Megatron with it
+from forked import fork, import_megatron, statuses
 from ranks import free_port
 
 from sftc.runtime import __main__ as runtime
 
 
 def main(jobs):
+    import_megatron()
     for folder, build, ranks in json.loads(Path(jobs).read_text()):
         common = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
         places = [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(ranks)]

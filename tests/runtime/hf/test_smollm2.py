@@ -19,7 +19,8 @@ pytestmark = [
     pytest.mark.smollm2,
     pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)} (tests/assets/make_smollm2.py)"),
 ]
-COUNT = 32  # rows, all of them in each batch
+COUNT = 32  # rows, all of them in each batch: the shortest of AMONG, for the sake of time
+AMONG = 1000
 RECIPE = """\
 name: smollm2
 task: {is_instruction_dataset: true}
@@ -41,14 +42,14 @@ data:
   columns: {prompt: question, completion: answer}
   num_workers: 0
 train:
-  train_iters: 2
+  train_iters: 3
   global_batch_size: 32
   micro_batch_size: 4
   seq_length: 512
   precision: fp32
-  lr: 1.0e-5
+  lr: 2.0e-5
 checkpoint: {export_hf: true}
-launch: {nproc_per_node: 1, device: cpu}
+launch: {nproc_per_node: 2, device: cpu}
 """
 
 
@@ -58,7 +59,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("smollm2")
     make = [sys.executable, ROOT / "tests/assets/make_smollm2.py", folder / "model"]
     subprocess.run(make, check=True, capture_output=True)
-    (folder / "rows.jsonl").write_text("".join(ROWS.read_text().splitlines(keepends=True)[:COUNT]))
+    rows = sorted(ROWS.read_text().splitlines(keepends=True)[:AMONG], key=len)[:COUNT]
+    (folder / "rows.jsonl").write_text("".join(rows))
     (folder / "recipe.yaml").write_text(RECIPE)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "CUDA_VISIBLE_DEVICES": ""}
