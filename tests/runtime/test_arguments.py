@@ -1,16 +1,34 @@
 """Megatron's real parser and validator accept every compiled argument file, and it means what the plan says."""
 
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from ruamel.yaml import YAML
+
+from sftc.compiler.cli import cli
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "expected"
 BUILDS = sorted(path.name for path in GOLDEN.iterdir())
+PAGE = Path(__file__).resolve().parents[2] / "docs/parallel.md"
+SNIPPETS = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+BASE = """
+name: snippet
+task: {is_sft: true}
+model: {num_layers: 2, hidden_size: 64, ffn_hidden_size: 128, num_attention_heads: 4, vocab_size: 512,
+        max_position_embeddings: 128, init: random}
+tokenizer: {path: tokenizer}
+data: {train_data_path: train.jsonl}
+train: {train_iters: 400, global_batch_size: 4, seq_length: 128, lr: 0.001}
+launch: {nproc_per_node: 2}
+"""
 SAME_NAME = {
     "model": ["num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "vocab_size"],
     "train": ["train_iters", "global_batch_size", "seq_length", "lr", "min_lr", "lr_warmup_iters", "weight_decay"],
@@ -30,13 +48,33 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Any:
         pytest.skip("needs megatron-core[training]")
     planted = tmp_path_factory.mktemp("planted") / "megatron.args"
     planted.write_text((GOLDEN / "quickstart/megatron.args").read_text() + "--min-lr 5\n")
-    files = [f"{GOLDEN / name / 'megatron.args'}:{plan_of(name)['launch']['world_size']['value']}" for name in BUILDS]
+    files = [f"{build / 'megatron.args'}:2" for build in _snippets(tmp_path_factory.mktemp("snippets"))]
+    files += [f"{GOLDEN / name / 'megatron.args'}:{plan_of(name)['launch']['world_size']['value']}" for name in BUILDS]
     script = Path(__file__).with_name("accept_arguments.py")
     done = subprocess.run([sys.executable, script, *files, f"{planted}:1"], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     found = {Path(name).parent.name: answer for name, answer in json.loads(done.stdout.splitlines()[-1]).items()}
     found["planted"] = found.pop(planted.parent.name)
     return found
+
+
+def _snippets(folder: Path) -> Iterator[Path]:
+    """Each example of docs/parallel.md in a recipe of its own, compiled."""
+    for number, snippet in enumerate(SNIPPETS):
+        recipe = YAML().load(BASE)
+        for section, values in YAML().load(snippet).items():
+            recipe.setdefault(section, {}).update(values)
+        with (folder / f"{number}.yaml").open("w") as file:
+            YAML().dump(recipe, file)
+        build = folder / f"snippet {number}"
+        done = CliRunner().invoke(cli, ["compile", str(folder / f"{number}.yaml"), "-o", str(build)])
+        assert done.exit_code == 0, done.output
+        yield build
+
+
+@pytest.mark.parametrize("number", range(len(SNIPPETS)))
+def test_megatron_accepts_what_the_page_of_layouts_shows(answers: Any, number: int) -> None:
+    assert answers[f"snippet {number}"]["accepted"], (SNIPPETS[number], answers[f"snippet {number}"]["complaint"])
 
 
 @pytest.mark.parametrize("name", BUILDS)

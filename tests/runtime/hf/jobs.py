@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from tiny_models import MODELS, RAW, RECIPE, SEQ_LENGTH
 
 from sftc.compiler.cli import cli
+from sftc.runtime.zigzag import in_order
 
 ROOT = Path(__file__).resolve().parents[3]
 STEP = Path(__file__).with_name("logits_step.py")
@@ -106,6 +107,12 @@ def require_success(place: Path) -> None:
 
 
 def kept_logits(place: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens [b, s] and logits [b, s, vocabulary] of the last evaluation; tensor-parallel slices put together."""
+    """Tokens [b, s] and logits [b, s, vocabulary] of the last evaluation, from the slices of tensor-parallel ranks or
+    those of context-parallel ones, which hold different tokens.
+    """
     kept = [torch.load(path) for path in sorted(place.glob("logits.*.pt"))]
+    if not all(torch.equal(one["tokens"], kept[0]["tokens"]) for one in kept):
+        parts = [torch.stack([one[key].transpose(0, 1) for one in kept]) for key in ("tokens", "logits")]
+        tokens, logits = (in_order(part).transpose(0, 1) for part in parts)
+        return tokens, logits
     return kept[0]["tokens"], torch.cat([one["logits"] for one in kept], dim=-1)

@@ -45,7 +45,7 @@ def loss_func(loss_mask, output_tensor):
 
 
 def forward_step(data_iterator, model, return_schedule_plan=False):
-    batch = next_batch(data_iterator, context_parallel=False)
+    batch = next_batch(data_iterator, context_parallel=get_args().context_parallel_size > 1)
     whole = unwrap_model(model)
     if whole.post_process and "hook" not in TOKENS:
         TOKENS["hook"] = whole.output_layer.register_forward_hook(keep)

@@ -27,6 +27,7 @@ LAYOUTS = {
     "tensor": Job(model="llama3", ranks=2, parallel={TP: 2}),
     "tensor, more ranks than key heads": Job(model="qwen2", ranks=4, parallel={TP: 4}),
     "pipeline, tied": Job(model="qwen2", ranks=2, parallel={PP: 2}),
+    "context": Job(model="llama3", ranks=2, parallel={"context_parallel_size": 2}),
     "tensor, pipeline": Job(model="qwen3", ranks=4, parallel={TP: 2, PP: 2}),
     "virtual pipeline": Job(
         model="smollm2",
