@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .layers import origin_of
 from .loader import RecipeDocument
-from .plan import Default, Derived, FromRecipe, Plan, Resolved
+from .plan import Default, Derived, Plan, Resolved
+from .pointers import pointer_to
 from .schemas import leaves
 from .task import TaskResolution
 
@@ -97,7 +99,7 @@ DERIVATIONS = (
 
 def resolve(document: RecipeDocument, task: TaskResolution, *, chat_template: str | None = None) -> Plan:
     """The plan of a `document` that satisfies the schema. `chat_template` is the text of the file it names."""
-    values = {key: _stated(document.data, key, schema) for key, schema in leaves()}
+    values = {key: _stated(document, key, schema) for key, schema in leaves()}
     if values["task.kind"].value is None:
         flags = ("task.is_instruction_dataset", "task.is_sft")
         values["task.kind"] = Resolved(value=task.kind, origin=Derived(rule="the SFT flag", inputs=flags))
@@ -107,12 +109,12 @@ def resolve(document: RecipeDocument, task: TaskResolution, *, chat_template: st
             values[derivation.key] = Resolved(
                 value=derivation.compute(*inputs), origin=Derived(rule=derivation.rule, inputs=derivation.inputs)
             )
-    name, description = values.pop("name"), values.pop("description")
+    _, name, description = (values.pop(key) for key in ("base", "name", "description"))
     return Plan(name=name.value, description=description.value, task=task, values=values, chat_template=chat_template)
 
 
-def _stated(data: Mapping[str, Any], key: str, schema: Mapping[str, Any]) -> Resolved:
-    node: Any = data
+def _stated(document: RecipeDocument, key: str, schema: Mapping[str, Any]) -> Resolved:
+    node: Any = document.data
     for part in key.split("."):
         if not isinstance(node, Mapping) or part not in node:
             return Resolved(value=schema.get("default"), origin=Default())
@@ -120,4 +122,4 @@ def _stated(data: Mapping[str, Any], key: str, schema: Mapping[str, Any]) -> Res
     if schema["type"] == "number" or (isinstance(schema["type"], list) and "number" in schema["type"]):
         # `lr: 1` and `lr: 1.0` are the same number and must give the same bytes.
         node = float(node) if node is not None else None
-    return Resolved(value=node, origin=FromRecipe())
+    return Resolved(value=node, origin=origin_of(document, pointer_to(key.split("."))))

@@ -7,21 +7,24 @@ import click
 
 from .. import builddir
 from ..compile import artifacts, check_recipe
-from .shared import DRIFT, ERRORS, RECIPE, build_dir, report, report_format, unusable
+from .shared import DRIFT, ERRORS, RECIPE, build_dir, overrides, report, report_format, source_of, unusable
 
 
 @click.command()
 @click.argument("recipe", type=RECIPE)
 @build_dir
+@overrides
 @report_format
-def check(recipe: Path, output: Path, style: str) -> None:
+def check(recipe: Path, output: Path, overrides: tuple[str, ...], style: str) -> None:
     """Say whether the build dir DIR is what RECIPE compiles to now; exit 3 if it is not. Writes nothing.
+
+    A build dir that was compiled with --set is compared with the same --set.
 
     \b
     Example:
       sftc check recipes/quickstart/recipe.yaml -o build/quickstart
     """
-    result = check_recipe(recipe, click.format_filename(recipe))
+    result = check_recipe(*source_of(recipe), overrides)
     report([result], style, stream=sys.stderr)
     if result.plan is None:
         sys.exit(ERRORS)

@@ -18,8 +18,7 @@ ELSEWHERE = {"SFTC101", "SFTC102", "SFTC105", "SFTC210"}
 
 def report(path: Path) -> str:
     checked = check_recipe(path, path.name)
-    sources = {checked.source.name: checked.source.text} if checked.source else {}
-    return render_text(checked.diagnostics, sources, False)
+    return render_text(checked.diagnostics, checked.texts, False)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
