@@ -26,11 +26,6 @@ def lock_path(recipe: Path) -> Path:
     return recipe.with_suffix(".lock")
 
 
-def lock_text(content: dict[str, Any]) -> bytes:
-    """A lock as it lies beside the recipe and in the build dir."""
-    return to_json(content)
-
-
 def inputs(plan: Plan) -> dict[str, tuple[str, str]]:
     """What has to be locked, by key as messages spell it: the JSON pointer and the run-time path."""
     keys = ("data.train_data_path", "data.valid_data_path", "tokenizer.path", "model.load")
@@ -59,7 +54,7 @@ def read_lock(
     if violation := first_violation(content, load_schema(SCHEMA)):
         return None, None, [_error("SFTC491", f"`{name}` is no lock: {violation}", help=remedy)]
     found = list(_differences(name, content["inputs"], plan, document, remedy))
-    return None, None if found else lock_text(content), found
+    return None, None if found else to_json(content), found
 
 
 def _differences(

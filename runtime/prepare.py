@@ -6,6 +6,7 @@ from . import megatron
 from .bundle import read_bundle
 from .checkpoint.start import decide, require_writable
 from .device import choose
+from .lock.verify import require_locked
 from .progress import Counter, say
 
 
@@ -17,6 +18,8 @@ def run(build_dir: Path) -> None:
     megatron.require_layers(bundle.value("model.transformer_impl"))
     start = decide(bundle, bundle.value("train.train_iters"))
     require_writable(bundle)
+    if line := require_locked(bundle, reads_weights=start.kind not in ("resume", "complete")):
+        say(line)
     if start.weights is not None:
         from .hf.check import notices, open_model
 

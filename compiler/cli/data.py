@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import click
 from .. import data_commands
 from ..compile import check_recipe
 from ..plan import Plan
-from .shared import ERRORS, RECIPE, REFUSED, answer, colour, overrides, report, say, source_of, unusable
+from .shared import ERRORS, RECIPE, REFUSED, answer, at_root, colour, overrides, report, say, source_of, unusable
 
 
 @click.group()
@@ -101,8 +100,5 @@ def _data_of(recipe: Path, overrides: tuple[str, ...]) -> Iterator[tuple[Any, An
     except data_commands.MissingExtra as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(ERRORS)
-    root = os.environ.get("SFTC_ROOT") or "."
-    if not Path(root).is_dir():
-        raise click.UsageError(f"SFTC_ROOT is no directory: {root}")
-    with contextlib.chdir(root):
+    with at_root():
         yield commands, data_commands.recipe_of(commands, result.plan), result.plan

@@ -1,5 +1,6 @@
 """What the commands share: exit codes, common options, and how problems are told."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterable
@@ -67,6 +68,14 @@ def colour(stream: object) -> bool:
 
 def failed(result: Checked, strict: bool) -> bool:
     return has_errors(result.diagnostics) or (strict and bool(result.diagnostics))
+
+
+def at_root() -> contextlib.chdir[str]:
+    """Where launch.sh would look for run-time paths, as the current directory."""
+    root = os.environ.get("SFTC_ROOT") or "."
+    if not Path(root).is_dir():
+        raise click.UsageError(f"SFTC_ROOT is no directory: {root}")
+    return contextlib.chdir(root)
 
 
 def answer[T](found: T | None) -> T:
