@@ -1,7 +1,7 @@
 """A recipe with what it extends and what overrides it, as one document: bases below, `--set` above.
 
-Mappings are merged key by key; anything else, null included, replaces. Every value keeps the place where it stands. A
-base's `name` stays behind: it names a run, and so does its directory.
+Mappings are merged key by key; anything else, null included, replaces. Every value keeps the place where it stands.
+What a base says about itself, `name` and `description`, stays behind: two runs of one name would share a directory.
 """
 
 import posixpath
@@ -15,11 +15,12 @@ from .diagnostics import Diagnostic, Related, Severity, Span, has_errors
 from .loader import Layer, RecipeDocument, load
 from .overrides import COMMAND_LINE, read_overrides
 from .plan import FromOverride, FromRecipe, Merged
-from .pointers import join, split
+from .pointers import join
 from .source import SourceFile, read_source
 from .wording import found as found_value
 
-BASE, NAME = "base", "name"
+BASE = "base"
+ABOUT_ITSELF = ("name", "description")
 HELP = f"`{BASE}` is a path relative to the recipe that names it"
 
 
@@ -90,17 +91,13 @@ def read_layers(path: Path | None, name: str, overrides: Sequence[str] = ()) -> 
     return Reading(document=whole, sources=tuple(sources), diagnostics=found)
 
 
-def origin_of(document: RecipeDocument, pointer: str) -> FromRecipe | FromOverride | Merged:
-    """The layer that states the value at `pointer`, which is there; for a mapping those of its entries."""
-    prefix = f"{pointer}/"
-    entries = {
-        below: _origin_at(document, below)
-        for below in document.places
-        if below.startswith(prefix) and "/" not in below.removeprefix(prefix)
-    }
-    if len(set(entries.values())) > 1:
-        return Merged(entries=tuple((split(below)[-1], origin) for below, origin in entries.items()))
-    return next(iter(entries.values()), None) or _origin_at(document, pointer)
+def origin_of(document: RecipeDocument, pointer: str, value: Any) -> FromRecipe | FromOverride | Merged:
+    """The layer that states `value`, which is at `pointer`; for a mapping those of its entries."""
+    if not isinstance(value, dict) or not value:
+        return _origin_at(document, pointer)
+    entries = tuple((name, _origin_at(document, join(pointer, name))) for name in value)
+    first = entries[0][1]
+    return first if all(origin == first for _, origin in entries) else Merged(entries=entries)
 
 
 def _origin_at(document: RecipeDocument, pointer: str) -> FromRecipe | FromOverride:
@@ -155,8 +152,8 @@ def _error(code: str, message: str, span: Span) -> Diagnostic:
 
 
 def _stripped(file: _File) -> RecipeDocument:
-    """Without what is about the file: its base, and the name of one that is a base itself."""
-    own = (BASE,) if file.label is None else (BASE, NAME)
+    """Without what is about the file alone."""
+    own = (BASE,) if file.label is None else (BASE, *ABOUT_ITSELF)
     document = file.document
     return replace(
         document,

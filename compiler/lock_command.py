@@ -15,15 +15,20 @@ from .render import to_json
 RUNTIME = "sftc.runtime.lock.commands"
 
 
+def runtime() -> Any:
+    """The module of the lock."""
+    return import_module(RUNTIME)
+
+
 def make(plan: Plan) -> Mapping[str, Any] | None:
     """The lock of the inputs of `plan` as they are now; None for a problem, which has been told."""
-    lock: Mapping[str, Any] | None = import_module(RUNTIME).lock(plan.__getitem__, plan.chat_template)
+    lock: Mapping[str, Any] | None = runtime().lock(plan.__getitem__, plan.chat_template)
     return lock
 
 
 def differences(lock: Mapping[str, Any], plan: Plan) -> list[str]:
     """How the inputs are not what `lock` holds."""
-    return list(import_module(RUNTIME).differences(lock, plan.__getitem__, plan.chat_template))
+    return list(runtime().differences(lock, plan.__getitem__, plan.chat_template))
 
 
 def write(path: Path, lock: Mapping[str, Any]) -> bool:

@@ -18,6 +18,7 @@ from .overrides import COMMAND_LINE
 from .plan import Plan
 from .render import Artifact, template_names, template_text, to_json
 from .schemas import schema_text
+from .wording import written
 
 MANIFEST, SUMS, ORIGINS = "manifest.json", "SHA256SUMS", "origins.json"
 BUILD_TYPE = "urn:sftc:compile:1"
@@ -60,6 +61,15 @@ def read_sums(content: bytes) -> dict[str, str]:
     """Path → sha256 of a SHA256SUMS file; lines of another form are left out."""
     pairs = (line.split("  ", 1) for line in content.decode("utf-8", "replace").splitlines())
     return {pair[1]: pair[0] for pair in pairs if len(pair) == 2}
+
+
+def overrides_in(content: bytes) -> list[str]:
+    """What `--set` said, as it is typed, by the manifest `content`; nothing if it is no manifest."""
+    try:
+        found = json.loads(content)["predicate"]["buildDefinition"]["externalParameters"].get("overrides", {})
+        return [f"{key}={written(value)}" for key, value in found.items()]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return []
 
 
 def _dependencies(plan: Plan) -> Iterable[tuple[str, str]]:

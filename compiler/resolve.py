@@ -119,7 +119,8 @@ def _stated(document: RecipeDocument, key: str, schema: Mapping[str, Any]) -> Re
         if not isinstance(node, Mapping) or part not in node:
             return Resolved(value=schema.get("default"), origin=Default())
         node = node[part]
+    origin = origin_of(document, pointer_to(key.split(".")), node)
     if schema["type"] == "number" or (isinstance(schema["type"], list) and "number" in schema["type"]):
         # `lr: 1` and `lr: 1.0` are the same number and must give the same bytes.
         node = float(node) if node is not None else None
-    return Resolved(value=node, origin=origin_of(document, pointer_to(key.split("."))))
+    return Resolved(value=node, origin=origin)

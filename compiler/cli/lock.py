@@ -9,6 +9,7 @@ import click
 from .. import lock_command
 from ..compile import Checked, check_recipe
 from ..lock import lock_path, read_lock
+from ..wording import plural
 from .shared import DRIFT, ERRORS, RECIPE, answer, at_root, overrides, report, source_of, unusable
 
 
@@ -45,7 +46,7 @@ def lock(recipe: Path, only_check: bool, overrides: tuple[str, ...]) -> None:
         unusable(target, "written", error)
     for key, one in content["inputs"].items():
         sizes = [facts["size"] for facts in one["files"].values()]
-        click.echo(f"  {key}: {one['path']}, {len(sizes)} files, {sum(sizes):,} bytes", err=True)
+        click.echo(f"  {key}: {one['path']}, {plural(len(sizes), 'file')}, {sum(sizes):,} bytes", err=True)
     click.echo(f"{'wrote' if written else 'unchanged'} {target}; compile the recipe to take it in", err=True)
 
 

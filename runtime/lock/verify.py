@@ -1,7 +1,7 @@
 """Whether inputs are what a lock holds: every difference, by the name of its file."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,19 +44,26 @@ def require_locked(bundle: Bundle, *, reads_weights: bool) -> str | None:
 
 def differences(lock: Mapping[str, Any], value: Callable[[str], Any], template: str | None) -> list[str]:
     """`value` gives the plan's value of a key; `template` is the text of the recipe's own chat template."""
-    found = []
+    found: list[str] = []
     reading = Reading([Path(name) for one in lock["inputs"].values() for name in one["files"]])
     try:
         for key, one in lock["inputs"].items():
-            problems = [text for name, facts in one["files"].items() if (text := _problem(name, facts, reading))]
-            found += problems
-            found += _strangers(key, one) if not problems else []
+            found += _of_input(key, one, reading)
     finally:
         reading.close()
     digest = template_digest(value, template)
     if digest != lock["chat_template"]:
         found.append(f"the chat template is another text: {_told(digest, lock['chat_template'])}")
     return found
+
+
+def _of_input(key: str, one: Mapping[str, Any], reading: Reading) -> list[str]:
+    problems = [text for name, facts in one["files"].items() if (text := _problem(name, facts, reading))]
+    try:
+        now = files_now(one["kind"], one["path"], key)
+    except UserError as error:
+        return problems or [error.message]
+    return problems + [f"`{path}` is not in the lock" for path in now if str(path) not in one["files"]]
 
 
 def _problem(name: str, facts: Mapping[str, Any], reading: Reading) -> str | None:
@@ -79,13 +86,3 @@ def _problem(name: str, facts: Mapping[str, Any], reading: Reading) -> str | Non
 def _told(digest: str | None, locked: str | None) -> str:
     now, then = ("none" if one is None else one[:12] for one in (digest, locked))
     return f"its sha256 is {now}, the lock says {then}"
-
-
-def _strangers(key: str, one: Mapping[str, Any]) -> Iterator[str]:
-    """Files that would be read today and are not locked."""
-    try:
-        now = files_now(one["kind"], one["path"], key)
-    except UserError as error:
-        yield error.message
-        return
-    yield from (f"`{path}` is not in the lock" for path in now if str(path) not in one["files"])

@@ -84,9 +84,9 @@ def test_every_value_of_the_recipe_is_found_in_it(golden: Path) -> None:
     origins = json.loads((golden / "origins.json").read_text())
     candidates = [*ROOT.glob("recipes/**/*.yaml"), *ROOT.glob("tests/golden/cases/*.yaml")]
     recipe = next(path for path in candidates if path.stem == golden.name or path.parent.name == golden.name)
-    lines = recipe.read_text().splitlines()
     assert origins["recipe"] == recipe.name
     for key, place in origins["keys"].items():
+        lines = (recipe.parent / place["file"]).read_text().splitlines()
         assert key.rsplit(".", 1)[-1] in lines[place["line"] - 1], key
     arguments = (golden / "megatron.args").read_text().splitlines()
     assert origins["lines"]["megatron.args"]
