@@ -216,7 +216,7 @@ def test_a_lock_has_to_be_the_recipe_s(run_line, own_data, tmp_path):
     (own_data / "recipe.lock").write_text("{}")
     assert "error[SFTC491]" in run_line(f"sftc validate {recipe}").stdout
     # What looks at data alone does not look at the lock.
-    assert run_line(f"sftc data stats {recipe}").returncode == 0
+    assert run_line(f"sftc data stats {recipe} --set name=another").stdout.startswith("another ")
     assert run_line(f"sftc lock {recipe}").returncode == 0
     assert run_line(f"sftc validate {recipe}").returncode == 0
     refused = run_line(f"sftc compile {recipe} -o recipes/quickstart")

@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from sftc.compiler.compile import check_recipe
+from sftc.compiler.compile import artifacts, check_recipe
 from sftc.compiler.plan import Plan
 from sftc.compiler.render import to_json
 from sftc.compiler.schemas import load_schema
 from sftc.runtime import digests
+from sftc.runtime.bundle import Bundle, read_bundle
 from sftc.runtime.errors import UserError
 from sftc.runtime.lock import make
 from sftc.runtime.lock.make import make_lock
-from sftc.runtime.lock.verify import differences
+from sftc.runtime.lock.verify import differences, require_locked
 
 type Compile = Callable[..., Plan]
 
@@ -184,6 +185,40 @@ def test_every_change_is_told_at_once(plan_of: Compile) -> None:
     then = made["inputs"]["data.train_data_path"]["files"]["rows/a.jsonl"]["sha256"]
     now = digests.read_sha256(Path("rows/a.jsonl"))
     assert told[0] == f"`rows/a.jsonl` has other content: its sha256 is {now[:12]}, the lock says {then[:12]}"
+
+
+def build(folder: str) -> Bundle:
+    """The build dir of the recipe, read as a launch reads it."""
+    for artifact in artifacts(check_recipe(Path("r.yaml"), "r.yaml")):
+        write(f"{folder}/{artifact.path}", artifact.content.decode())
+    return read_bundle(Path(folder))
+
+
+def test_a_launch_is_stopped_with_the_remedy(plan_of: Compile) -> None:
+    plan = plan_of(model="load: 'hf:hf'")
+    assert require_locked(build("unlocked"), reads_weights=True) is None
+    lock(plan)
+    locked = build("locked")
+    assert require_locked(locked, reads_weights=True) == "the inputs are as locked: 5 files"
+    write("hf/model.safetensors", "WEIGHTS")
+    with pytest.raises(UserError, match="not what was locked, 1 difference:\n  `hf/model.safetensors` has") as raised:
+        require_locked(locked, reads_weights=True)
+    assert "sftc lock" in str(raised.value.help)
+    # A resumed run reads none.
+    assert require_locked(locked, reads_weights=False) == "the inputs are as locked: 3 files"
+
+
+def test_a_long_list_is_cut(plan_of: Compile) -> None:
+    for number in range(30):
+        write(f"rows/{number:02}.jsonl")
+    lock(plan_of("{train_data_path: rows}"))
+    locked = build("locked")
+    for number in range(30):
+        Path(f"rows/{number:02}.jsonl").unlink()
+    with pytest.raises(UserError, match="30 differences") as raised:
+        require_locked(locked, reads_weights=True)
+    assert raised.value.message.splitlines()[1] == "  `rows/00.jsonl` is missing"
+    assert raised.value.message.splitlines()[-1] == "  and 10 more"
 
 
 @pytest.mark.parametrize("where", ["tokenizer/chat_template.jinja", "tokenizer/chat_template.json"])
