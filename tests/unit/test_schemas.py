@@ -68,6 +68,13 @@ def test_plans_and_manifests_follow_their_schemas(golden: Path) -> None:
         assert not Draft202012Validator(load_schema(f"{name}.schema.json")).is_valid({**document, "time": "now"})
 
 
+def test_a_lock_follows_its_schema() -> None:
+    lock = json.loads((ROOT / "tests/golden/expected/derived/recipe.lock").read_text())
+    validator = Draft202012Validator(load_schema("lock.schema.json"))
+    validator.validate(lock)
+    assert not validator.is_valid({**lock, "time": "now"})
+
+
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda path: path.name)
 def test_the_manifest_digests_what_lies_there(golden: Path) -> None:
     manifest = json.loads((golden / "manifest.json").read_text())
