@@ -9,12 +9,12 @@ from pathlib import Path
 
 from . import launcher, megatron
 from .diagnostics import Diagnostic, Severity, has_errors, sort_diagnostics
-from .layers import read_layers
+from .hooks import find_hooks
+from .layers import read_layers, start_of
 from .loader import RecipeDocument
 from .lock import lock_path, read_lock
 from .manifest import make_manifest, make_sums
 from .origins import make_origins
-from .overrides import COMMAND_LINE
 from .plan import Plan
 from .render import CHAT_TEMPLATE, LOCK, Artifact, render
 from .resolve import resolve
@@ -60,8 +60,9 @@ def check_recipe(path: Path | None, name: str, overrides: Sequence[str] = (), *,
     inputs: dict[str, Path] = {}
     if task is not None and not has_errors(found):
         template, more = _chat_template(document, inputs)
-        plan = resolve(document, task, chat_template=template)
-        found += [*more, *check_rules(plan, document), *megatron.check_raw(plan, document)]
+        hooks, bad_hooks = find_hooks(document)
+        plan = resolve(document, task, chat_template=template, hooks=hooks)
+        found += [*more, *bad_hooks, *check_rules(plan, document), *megatron.check_raw(plan, document)]
         if locked and path is not None and (beside := lock_path(path)).exists():
             inputs[LOCK] = beside
             text, lock, more = read_lock(beside, str(lock_path(Path(name))), plan, document)
@@ -91,20 +92,17 @@ def _chat_template(document: RecipeDocument, inputs: dict[str, Path]) -> tuple[s
     if name is None:
         return None, []
     pointer = "/tokenizer/chat_template"
-    span = document.places[pointer].value
-    layer = document.layer(span)
-    assert layer is not None
-    inputs[CHAT_TEMPLATE] = layer.folder / name
+    folder, start = start_of(document, pointer)
+    inputs[CHAT_TEMPLATE] = folder / name
     try:
-        return (layer.folder / name).read_bytes().decode("utf-8").replace("\r\n", "\n"), []
+        return (folder / name).read_bytes().decode("utf-8").replace("\r\n", "\n"), []
     except (OSError, UnicodeDecodeError) as error:
-        start = "the current directory" if layer.label == COMMAND_LINE else "the recipe that names it"
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         report = Diagnostic(
             code="SFTC461",
             severity=Severity.ERROR,
             message=f"the chat template `{name}` cannot be read: {reason}",
-            span=span,
+            span=document.places[pointer].value,
             pointer=pointer,
             help=f"the path is relative to {start}",
         )

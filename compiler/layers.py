@@ -100,6 +100,13 @@ def origin_of(document: RecipeDocument, pointer: str, value: Any) -> FromRecipe 
     return first if all(origin == first for _, origin in entries) else Merged(entries=entries)
 
 
+def start_of(document: RecipeDocument, pointer: str) -> tuple[Path, str]:
+    """The folder that the compile-time path at `pointer` starts from, and what messages call it."""
+    layer = document.layer(document.places[pointer].value)
+    assert layer is not None
+    return layer.folder, "the current directory" if layer.label == COMMAND_LINE else "the recipe that names it"
+
+
 def _origin_at(document: RecipeDocument, pointer: str) -> FromRecipe | FromOverride:
     layer = document.layer(document.places[pointer].value)
     label = layer.label if layer else None

@@ -10,7 +10,7 @@ from typing import Any
 
 from .layers import origin_of
 from .loader import RecipeDocument
-from .plan import Default, Derived, Plan, Resolved
+from .plan import Default, Derived, Hook, Plan, Resolved
 from .pointers import pointer_to
 from .schemas import leaves
 from .task import TaskResolution
@@ -97,8 +97,12 @@ DERIVATIONS = (
 )
 
 
-def resolve(document: RecipeDocument, task: TaskResolution, *, chat_template: str | None = None) -> Plan:
-    """The plan of a `document` that satisfies the schema. `chat_template` is the text of the file it names."""
+def resolve(
+    document: RecipeDocument, task: TaskResolution, *, chat_template: str | None = None, hooks: tuple[Hook, ...] = ()
+) -> Plan:
+    """The plan of a `document` that satisfies the schema. `chat_template` is the text of the file it names, `hooks` are
+    the functions that it names.
+    """
     values = {key: _stated(document, key, schema) for key, schema in leaves()}
     if values["task.kind"].value is None:
         flags = ("task.is_instruction_dataset", "task.is_sft")
@@ -110,7 +114,14 @@ def resolve(document: RecipeDocument, task: TaskResolution, *, chat_template: st
                 value=derivation.compute(*inputs), origin=Derived(rule=derivation.rule, inputs=derivation.inputs)
             )
     _, name, description = (values.pop(key) for key in ("base", "name", "description"))
-    return Plan(name=name.value, description=description.value, task=task, values=values, chat_template=chat_template)
+    return Plan(
+        name=name.value,
+        description=description.value,
+        task=task,
+        values=values,
+        chat_template=chat_template,
+        hooks=hooks,
+    )
 
 
 def _stated(document: RecipeDocument, key: str, schema: Mapping[str, Any]) -> Resolved:
