@@ -113,6 +113,11 @@ def test_pretraining_reads_no_mask_and_no_template(plan_of: Compile) -> None:
     assert made["chat_template"] is None
 
 
+def test_samples_of_a_hook_are_no_rows(plan_of: Compile) -> None:
+    plan = plan_of("{}\nhooks: {datasets_provider: package.module:datasets}")
+    assert list(lock(plan)["inputs"]) == ["tokenizer.path"]
+
+
 def test_weights_of_hugging_face(plan_of: Compile) -> None:
     plan = plan_of(model="load: 'hf:hf'")
     assert names(plan, "model.load") == ["hf/config.json", "hf/model.safetensors"]

@@ -223,7 +223,11 @@ def test_compile_time_paths_start_where_they_are_written(tmp_path: Path, monkeyp
     for folder in ("house", "runs", "here"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "t.jinja").write_text(folder)
-    (tmp_path / "house/b.yaml").write_text(COMMON.replace("path: tokenizer", "path: tokenizer, chat_template: t.jinja"))
+        (tmp_path / folder / "own.py").write_text(f"def loss(losses, loss_mask, batch): return '{folder}'")
+    house = (
+        COMMON.replace("path: tokenizer", "path: tokenizer, chat_template: t.jinja") + "hooks: {loss: own.py:loss}\n"
+    )
+    (tmp_path / "house/b.yaml").write_text(house)
     recipe = tmp_path / "runs/r.yaml"
     recipe.write_text("base: ../house/b.yaml\nname: r\n")
     monkeypatch.chdir(tmp_path / "here")
@@ -233,8 +237,14 @@ def test_compile_time_paths_start_where_they_are_written(tmp_path: Path, monkeyp
         assert plan is not None
         return plan.chat_template
 
+    def hook(*overrides: str) -> str:
+        plan = check_recipe(recipe, "r.yaml", overrides).plan
+        assert plan is not None
+        return str(plan.hooks[0].text).partition("return ")[2]
+
     assert template() == "house"
     assert template("tokenizer.chat_template=t.jinja") == "here"
     assert template("tokenizer.chat_template=null") is None
+    assert (hook(), hook("hooks.loss=own.py:loss")) == ("'house'", "'here'")
     recipe.write_text("base: ../house/b.yaml\nname: r\ntokenizer: {chat_template: t.jinja}\n")
     assert template() == "runs"
