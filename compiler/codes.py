@@ -1,6 +1,7 @@
 """Every diagnostic code with a title and an explanation for the user who meets it.
 
-1xx reading and YAML, 2xx schema, 3xx task flag, 4xx cross-field rules, 5xx Megatron options, 6xx build dir.
+1xx reading, YAML and bases, 2xx schema, 3xx task flag, 4xx cross-field rules and the lock, 5xx Megatron options,
+6xx build dir.
 A code, once released, keeps its meaning; a retired one is not given out again.
 """
 
@@ -108,6 +109,14 @@ _ROWS: dict[str, tuple[str, str]] = {
     "SFTC125": (
         "a bare date",
         "`2025-01-31` is a date to some YAML readers and a word to others. Put quotes around it.",
+    ),
+    "SFTC131": (
+        "bases that go in a circle",
+        "A recipe extends the recipe that its `base` names, that one its own base, and so on; the last one has none.",
+    ),
+    "SFTC132": (
+        "a base by an absolute path",
+        "A base is part of what is reviewed, so it lies where the recipe lies and is named relative to it.",
     ),
     # 2xx: schema
     "SFTC201": ("an unknown key", "Nothing reads this key. An unread key is a setting that its author believes in."),
@@ -307,6 +316,16 @@ _ROWS: dict[str, tuple[str, str]] = {
     "SFTC464": (
         "a hook that leaves something open",
         "A hook that brings the samples decides what sftc would otherwise find out from the rows.",
+    ),
+    "SFTC491": (
+        "a lock that cannot be used",
+        "The `.lock` file beside a recipe is written by `sftc lock` and by nothing else. Write it again, or remove it "
+        "to go on without one.",
+    ),
+    "SFTC492": (
+        "a lock of other inputs",
+        "The lock holds digests of other paths than the recipe names, so it would say nothing about what the run "
+        "reads. Write it again with `sftc lock`, and review what has changed.",
     ),
     # 5xx: Megatron options
     "SFTC501": (

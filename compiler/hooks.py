@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .diagnostics import Diagnostic, Severity
+from .layers import start_of
 from .loader import RecipeDocument
 from .plan import Hook
 from .schemas import recipe_schema
@@ -21,8 +22,8 @@ PREFIX = "hook_"  # of the copies in the build dir: no file of a user's can take
 type Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def find_hooks(document: RecipeDocument, path: Path) -> tuple[tuple[Hook, ...], list[Diagnostic]]:
-    """The hooks of the recipe at `path`, and what is wrong with their files."""
+def find_hooks(document: RecipeDocument) -> tuple[tuple[Hook, ...], list[Diagnostic]]:
+    """The hooks that a recipe names, and what is wrong with their files."""
     hooks: list[Hook] = []
     found: list[Diagnostic] = []
     origins: dict[str, Path] = {}
@@ -36,8 +37,9 @@ def find_hooks(document: RecipeDocument, path: Path) -> tuple[tuple[Hook, ...], 
             hooks.append(Hook(name=name, target=target, takes=takes))
             continue
         file = PREFIX + Path(place).name
-        source = path.parent / place
-        text, problem = _read(source, place)
+        folder, start = start_of(document, f"/hooks/{name}")
+        source = folder / place
+        text, problem = _read(source, place, start)
         if text is not None:
             problem = _problem(text, source, place, function, takes)
         if origins.setdefault(file, source) != source:
@@ -51,7 +53,7 @@ def find_hooks(document: RecipeDocument, path: Path) -> tuple[tuple[Hook, ...], 
 type _Problem = tuple[str, str, str | None]
 
 
-def _read(source: Path, place: str) -> tuple[str | None, _Problem | None]:
+def _read(source: Path, place: str, start: str) -> tuple[str | None, _Problem | None]:
     try:
         return source.read_bytes().decode("utf-8").replace("\r\n", "\n"), None
     except (OSError, UnicodeDecodeError) as error:
@@ -59,7 +61,7 @@ def _read(source: Path, place: str) -> tuple[str | None, _Problem | None]:
         return None, (
             "SFTC461",
             f"the hook file `{place}` cannot be read: {reason}",
-            "the path is relative to the recipe",
+            f"the path is relative to {start}",
         )
 
 

@@ -6,6 +6,7 @@ word is which value is decided in `scalars`. Knows YAML and nothing of what a re
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -40,18 +41,49 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One text that a recipe is made of: a base, the recipe itself, or the overrides of the command line.
+
+    `label` is what artifacts call it, a base by its path relative to the recipe; None is the recipe. `data` is what it
+    says by itself. Compile-time paths in it start from `folder`.
+    """
+
+    source: SourceFile
+    label: str | None
+    data: Mapping[str, Any]
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecipeDocument:
     """A recipe as plain data (dict, list, str, int, float, bool, None).
 
     `places` has one entry for every value, by JSON pointer. `broken` holds the pointers of values that have been
     reported already: later stages say nothing about them. `<mapping>/<<` stands for keys that a mapping would have, had
-    what was refused been read: a merge key, a second document.
+    what was refused been read: a merge key, a second document. `layers` are what `data` was merged from, the lowest
+    first; a document that is one text alone has none.
     """
 
     source: SourceFile
     data: dict[str, Any]
     places: Mapping[str, Place]
     broken: frozenset[str] = frozenset()
+    layers: tuple[Layer, ...] = ()
+
+    @property
+    def bases(self) -> tuple[Layer, ...]:
+        """The recipes below this one, the lowest first."""
+        labels = [layer.label for layer in self.layers]
+        return self.layers[: labels.index(None)] if labels else ()
+
+    def layer(self, span: Span) -> Layer | None:
+        """The layer that `span` lies in."""
+        return next((layer for layer in self.layers if layer.source.name == span.file), None)
+
+    def text(self, span: Span) -> str:
+        """What stands at `span`, in whichever layer."""
+        layer = self.layer(span)
+        return (layer.source if layer else self.source).slice(span)
 
 
 def load(source: SourceFile) -> tuple[RecipeDocument | None, list[Diagnostic]]:

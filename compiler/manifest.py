@@ -1,27 +1,36 @@
 """What was made from what: digests of every input and output, as an in-toto statement with SLSA provenance.
 
 The statement holds no time, no host and no path outside the build dir, so that equal inputs give equal bytes. The
-recipe is digested by its data, not its text: a comment changes no artifact.
+recipe and its bases are digested by their data, not their text: a comment changes no artifact. Overrides stand there
+as they are.
 
 Formats: in-toto Statement v1 and SLSA Provenance v1 (predicate); `SHA256SUMS` is what coreutils' sha256sum reads.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from . import __version__
+from .loader import RecipeDocument
+from .overrides import COMMAND_LINE
 from .plan import Plan
 from .render import Artifact, template_names, template_text, to_json
 from .schemas import schema_text
+from .wording import written
 
 MANIFEST, SUMS, ORIGINS = "manifest.json", "SHA256SUMS", "origins.json"
 BUILD_TYPE = "urn:sftc:compile:1"
 
 
-def make_manifest(artifacts: Iterable[Artifact], recipe: Mapping[str, Any], plan: Plan) -> Artifact:
-    """manifest.json over `artifacts`, made from the data of `recipe`."""
+def make_manifest(artifacts: Iterable[Artifact], recipe: RecipeDocument, plan: Plan) -> Artifact:
+    """manifest.json over `artifacts`, made from the data of all layers of `recipe`."""
+    layers = {layer.label: layer.data for layer in recipe.layers}
+    parameters: dict[str, Any] = {"name": plan.name, "recipe": {"sha256": _digest(_canonical(layers[None]))}}
+    if overrides := dict(sorted(_flat(layers.get(COMMAND_LINE, {})))):
+        parameters["overrides"] = overrides
+    dependencies = [_entry(f"base/{base.label}", _canonical(base.data)) for base in recipe.bases]
     statement = {
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [_entry(artifact.path, artifact.content) for artifact in artifacts],
@@ -29,9 +38,12 @@ def make_manifest(artifacts: Iterable[Artifact], recipe: Mapping[str, Any], plan
         "predicate": {
             "buildDefinition": {
                 "buildType": BUILD_TYPE,
-                "externalParameters": {"name": plan.name, "recipe": {"sha256": _digest(_canonical(recipe))}},
+                "externalParameters": parameters,
                 "internalParameters": {"megatron": plan["megatron.target"]},
-                "resolvedDependencies": [_entry(name, text.encode()) for name, text in _dependencies(plan)],
+                "resolvedDependencies": [
+                    *dependencies,
+                    *(_entry(name, text.encode()) for name, text in _dependencies(plan)),
+                ],
             },
             "runDetails": {"builder": {"id": "urn:sftc:builder", "version": {"sftc": __version__}}},
         },
@@ -51,6 +63,15 @@ def read_sums(content: bytes) -> dict[str, str]:
     return {pair[1]: pair[0] for pair in pairs if len(pair) == 2}
 
 
+def overrides_in(content: bytes) -> list[str]:
+    """What `--set` said, as it is typed, by the manifest `content`; nothing if it is no manifest."""
+    try:
+        found = json.loads(content)["predicate"]["buildDefinition"]["externalParameters"].get("overrides", {})
+        return [f"{key}={written(value)}" for key, value in found.items()]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return []
+
+
 def _dependencies(plan: Plan) -> Iterable[tuple[str, str]]:
     for name in ("recipe.schema.json", f"megatron/{plan['megatron.target']}.json"):
         yield f"schema/{name}", schema_text(name)
@@ -59,6 +80,15 @@ def _dependencies(plan: Plan) -> Iterable[tuple[str, str]]:
     if plan.chat_template is not None:
         yield "chat_template", plan.chat_template
     yield from {hook.file: hook.text for hook in plan.hooks if hook.file and hook.text is not None}.items()
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of everything that `data` says."""
+    for name, value in data.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _canonical(data: Mapping[str, Any]) -> bytes:

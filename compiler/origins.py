@@ -17,8 +17,13 @@ ARGUMENT_FILES = ("megatron.args", "megatron.cpu.args")
 def make_origins(artifacts: tuple[Artifact, ...], document: RecipeDocument) -> Artifact:
     """origins.json over the artifacts whose lines name a recipe key, plus every value of plan.json by its key."""
     name = PurePath(document.source.name).name
+    labels = {layer.source.name: layer.label or name for layer in document.layers}
     places: dict[str, dict[str, str | int]] = {
-        pointer.removeprefix("/").replace("/", "."): {"file": name, "line": at.value.line, "column": at.value.column}
+        pointer.removeprefix("/").replace("/", "."): {
+            "file": labels[at.value.file],
+            "line": at.value.line,
+            "column": at.value.column,
+        }
         for pointer, at in document.places.items()
     }
     lines = {artifact.path: _lines(artifact, places) for artifact in artifacts if artifact.path in ARGUMENT_FILES}

@@ -12,10 +12,30 @@ from .task import TaskResolution
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FromRecipe:
-    """The recipe says so."""
+    """The recipe says so, or the base `file`, named relative to the recipe."""
+
+    file: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {"from": "recipe"}
+        return {"from": "recipe"} if self.file is None else {"from": "recipe", "file": self.file}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FromOverride:
+    """`--set` says so."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"from": "override"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Merged:
+    """A free mapping whose entries, by their names, come from several places."""
+
+    entries: tuple[tuple[str, FromRecipe | FromOverride], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"from": "merged", "entries": {name: origin.to_json() for name, origin in self.entries}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +57,7 @@ class Derived:
         return {"from": "derived", "rule": self.rule, "inputs": list(self.inputs)}
 
 
-type Origin = FromRecipe | Default | Derived
+type Origin = FromRecipe | FromOverride | Merged | Default | Derived
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +118,7 @@ class Plan:
     environment: tuple[Variable, ...] = ()
     torchrun: tuple[str, ...] = ()
     chat_template: str | None = None
+    lock: bytes | None = None
     hooks: tuple[Hook, ...] = ()
 
     @property

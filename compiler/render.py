@@ -34,6 +34,7 @@ from .quoting import (
 from .schemas import recipe_schema
 
 SCRIPT, TEXT = 0o755, 0o644
+LOCK, CHAT_TEMPLATE = "recipe.lock", "chat_template.jinja"  # copies of inputs
 LINE = 140  # characters of a line of JSON
 # The type that every expression of a template must have, by the ending of the rendered file.
 WORD_TYPES: Mapping[str, tuple[type, ...]] = {
@@ -63,7 +64,9 @@ def render(plan: Plan) -> tuple[Artifact, ...]:
         content = {**facts, "groups": _grouped(plan.cpu_arguments)}
         artifacts.append(_from_template("megatron.args", content, path="megatron.cpu.args"))
     if plan.chat_template is not None:
-        artifacts.append(Artifact(path="chat_template.jinja", content=plan.chat_template.encode()))
+        artifacts.append(Artifact(path=CHAT_TEMPLATE, content=plan.chat_template.encode()))
+    if plan.lock is not None:
+        artifacts.append(Artifact(path=LOCK, content=plan.lock))
     artifacts.append(_from_template("forward_step.py", facts))
     copies = {hook.file: hook.text for hook in plan.hooks if hook.file is not None and hook.text is not None}
     artifacts += [Artifact(path=path, content=text.encode()) for path, text in copies.items()]

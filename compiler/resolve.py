@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .layers import origin_of
 from .loader import RecipeDocument
-from .plan import Default, Derived, FromRecipe, Hook, Plan, Resolved
+from .plan import Default, Derived, Hook, Plan, Resolved
+from .pointers import pointer_to
 from .schemas import leaves
 from .task import TaskResolution
 
@@ -101,7 +103,7 @@ def resolve(
     """The plan of a `document` that satisfies the schema. `chat_template` is the text of the file it names, `hooks` are
     the functions that it names.
     """
-    values = {key: _stated(document.data, key, schema) for key, schema in leaves()}
+    values = {key: _stated(document, key, schema) for key, schema in leaves()}
     if values["task.kind"].value is None:
         flags = ("task.is_instruction_dataset", "task.is_sft")
         values["task.kind"] = Resolved(value=task.kind, origin=Derived(rule="the SFT flag", inputs=flags))
@@ -111,7 +113,7 @@ def resolve(
             values[derivation.key] = Resolved(
                 value=derivation.compute(*inputs), origin=Derived(rule=derivation.rule, inputs=derivation.inputs)
             )
-    name, description = values.pop("name"), values.pop("description")
+    _, name, description = (values.pop(key) for key in ("base", "name", "description"))
     return Plan(
         name=name.value,
         description=description.value,
@@ -122,13 +124,14 @@ def resolve(
     )
 
 
-def _stated(data: Mapping[str, Any], key: str, schema: Mapping[str, Any]) -> Resolved:
-    node: Any = data
+def _stated(document: RecipeDocument, key: str, schema: Mapping[str, Any]) -> Resolved:
+    node: Any = document.data
     for part in key.split("."):
         if not isinstance(node, Mapping) or part not in node:
             return Resolved(value=schema.get("default"), origin=Default())
         node = node[part]
+    origin = origin_of(document, pointer_to(key.split(".")), node)
     if schema["type"] == "number" or (isinstance(schema["type"], list) and "number" in schema["type"]):
         # `lr: 1` and `lr: 1.0` are the same number and must give the same bytes.
         node = float(node) if node is not None else None
-    return Resolved(value=node, origin=FromRecipe())
+    return Resolved(value=node, origin=origin)

@@ -128,6 +128,11 @@ SYNONYMS: dict[str, str] = {
     "num_gpus": "launch.nproc_per_node",
     "env": "launch.environment",
     "megatron_path": "megatron.path",
+    # one recipe upon another
+    "extends": "base",
+    "inherits": "base",
+    "_base_": "base",
+    "base_config": "base",
     "extra_args": "megatron.args",
 }
 

@@ -169,10 +169,14 @@ def _pretrain(stated: list[_Statement]) -> tuple[TaskResolution, list[Diagnostic
 
 
 def _disagreement(code: str, one: _Statement, other: _Statement, help: str) -> Diagnostic:
+    apart = one.span.file != other.span.file
+    here, there = (
+        f"at {side.span.file}:{side.span.line}" if apart else f"on line {side.span.line}" for side in (one, other)
+    )
     return Diagnostic(
         code=code,
         severity=Severity.ERROR,
-        message=f"`{one.text}` on line {one.span.line} contradicts `{other.text}` on line {other.span.line}",
+        message=f"`{one.text}` {here} contradicts `{other.text}` {there}",
         span=one.span,
         pointer=one.pointer,
         help=help,

@@ -43,6 +43,15 @@ def validate(document: RecipeDocument, schema: _Schema) -> list[Diagnostic]:
     return sort_diagnostics(reports)
 
 
+def first_violation(data: Any, schema: _Schema) -> str | None:
+    """What is wrong with `data` that a tool wrote, where one remedy is enough; None if nothing is."""
+    error = next(_validator_class()(schema, registry=Registry()).iter_errors(data), None)
+    if error is None:
+        return None
+    where = dotted(_pointer(error))
+    return f"`{where}`: {error.message}" if where else str(error.message)
+
+
 @cache
 def _validator_class() -> Any:
     """Draft 2020-12, except that `1.0` is no integer: a count with a decimal point is a slip worth a word.
@@ -102,7 +111,7 @@ class _Check:
         return any(meant == path or meant.startswith(f"{path}.") for meant in self.meant)
 
     def raw(self, pointer: str) -> str:
-        return self.document.source.slice(self.document.places[pointer].value)
+        return self.document.text(self.document.places[pointer].value)
 
     def resolve(self, schema: _Schema) -> _Schema:
         while "$ref" in schema:
@@ -215,6 +224,8 @@ def _missing_key(check: _Check, error: _Error, pointer: str, key: str) -> Diagno
             file=start.file, line=start.line, column=start.column, end_line=start.line, end_column=start.column
         )
         message = f"the recipe has no {what} `{key}`"
+        if key == "name" and check.document.bases:
+            help += "; a base's name is not inherited, or two runs would share one directory"
         return Diagnostic(code="SFTC207", severity=Severity.ERROR, message=message, span=span, pointer="", help=help)
     return check.report("SFTC207", pointer, f"`{dotted(pointer)}` has no {what} `{key}`", help, on_key=True)
 

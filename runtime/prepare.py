@@ -6,6 +6,7 @@ from . import hooks, megatron
 from .bundle import read_bundle
 from .checkpoint.start import decide, hugging_face, require_writable
 from .device import choose
+from .lock.verify import require_locked
 from .progress import Counter, say
 
 
@@ -17,6 +18,8 @@ def run(build_dir: Path) -> None:
     megatron.require_layers(bundle.value("model.transformer_impl"))
     start = decide(bundle, bundle.value("train.train_iters"))
     require_writable(bundle)
+    if line := require_locked(bundle, reads_weights=start.kind not in ("resume", "complete")):
+        say(line)
     if (directory := hugging_face(bundle.value("model.load"))) and start.arguments:
         from .hf.bridge import import_checkpoint
 

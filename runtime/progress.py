@@ -61,7 +61,7 @@ class Progress(Line):
 
 
 class Counter(Line):
-    """Of something that is measured in bytes and counted in rows; a log gets a line per tenth."""
+    """Of something that is measured in bytes, and counted in rows if it has some; a log gets a line per tenth."""
 
     def __init__(self, what: str, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(stream)
@@ -70,13 +70,14 @@ class Counter(Line):
         self._clock = clock
         self._began: float | None = None
 
-    def __call__(self, done_bytes: int, total_bytes: int, rows: int) -> None:
+    def __call__(self, done_bytes: int, total_bytes: int, rows: int | None) -> None:
         share = done_bytes / total_bytes if total_bytes else 1.0
         now = self._clock()
         self._began = now if self._began is None else self._began
         elapsed = now - self._began
         left = f", {duration(elapsed * (1 - share) / share)} left" if elapsed >= SETTLED and 0 < share < 1 else ""
-        text = f"{self._what}: {share:.0%}, {rows:,} rows{left}"
+        counted = "" if rows is None else f", {rows:,} rows"
+        text = f"{self._what}: {share:.0%}{counted}{left}"
         if self.redraws:
             self.draw(share, text)
         elif int(10 * share) > self._tenths:

@@ -21,6 +21,7 @@ COMMANDS = {
     "validate": "validate:validate",
     "compile": "compile:compile_command",
     "check": "check:check",
+    "lock": "lock:lock",
     "data": "data:data",
     "export": "export:export",
 }

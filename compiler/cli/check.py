@@ -1,5 +1,7 @@
 """`sftc check`."""
 
+import contextlib
+import shlex
 import sys
 from pathlib import Path
 
@@ -7,29 +9,47 @@ import click
 
 from .. import builddir
 from ..compile import artifacts, check_recipe
-from .shared import DRIFT, ERRORS, RECIPE, build_dir, report, report_format, unusable
+from ..manifest import MANIFEST, overrides_in
+from ..render import Artifact
+from .shared import DRIFT, ERRORS, RECIPE, build_dir, overrides, report, report_format, source_of, unusable
 
 
 @click.command()
 @click.argument("recipe", type=RECIPE)
 @build_dir
+@overrides
 @report_format
-def check(recipe: Path, output: Path, style: str) -> None:
+def check(recipe: Path, output: Path, overrides: tuple[str, ...], style: str) -> None:
     """Say whether the build dir DIR is what RECIPE compiles to now; exit 3 if it is not. Writes nothing.
+
+    A build dir that was compiled with --set is compared with the same --set.
 
     \b
     Example:
       sftc check recipes/quickstart/recipe.yaml -o build/quickstart
     """
-    result = check_recipe(recipe, click.format_filename(recipe))
+    result = check_recipe(*source_of(recipe), overrides)
     report([result], style, stream=sys.stderr)
     if result.plan is None:
         sys.exit(ERRORS)
     try:
-        drift = builddir.scan(output, artifacts(result))
+        files = artifacts(result)
+        drift = builddir.scan(output, files)
     except OSError as error:
         unusable(output, "read", error)
     for path, state in drift.states.items():
         click.echo(f"{state:<8}  {output / path}")
     if not drift.clean:
+        _tell_overrides(output, files)
         sys.exit(DRIFT)
+
+
+def _tell_overrides(output: Path, files: tuple[Artifact, ...]) -> None:
+    """Where a forgotten --set is all that differs, nothing else would say so."""
+    then: list[str] = []
+    with contextlib.suppress(OSError):
+        then = overrides_in((output / MANIFEST).read_bytes())
+    now = overrides_in(next(file.content for file in files if file.path == MANIFEST))
+    if then != now:
+        said = " ".join(f"--set {shlex.quote(one)}" for one in then) or "no --set"
+        click.echo(f"{output} was compiled with {said}", err=True)

@@ -8,34 +8,80 @@ import click
 
 from .. import builddir
 from ..builddir import State
-from ..compile import artifacts, check_recipe
+from ..compile import Checked, artifacts, check_recipe
+from ..plan import Plan
+from ..render import LOCK, Artifact
 from ..summary import layout_line, task_line
-from .shared import ERRORS, RECIPE, REFUSED, build_dir, failed, report, report_format, say, strict, unusable
+from .shared import (
+    ERRORS,
+    RECIPE,
+    REFUSED,
+    failed,
+    not_empty,
+    overrides,
+    report,
+    report_format,
+    say,
+    source_of,
+    strict,
+    unusable,
+)
 
 
 @click.command("compile")
 @click.argument("recipe", type=RECIPE)
-@build_dir
+@click.option("-o", "--output", type=click.Path(), callback=not_empty, metavar="DIR", help="The build dir.")
+@click.option("--show", metavar="ARTIFACT", help="Print this file of the build dir and write nothing.")
+@click.option("--plan", "show", flag_value="plan.json", help="The same as --show plan.json.")
+@overrides
 @click.option("--force", is_flag=True, help="Overwrite artifacts that were edited. Foreign files are never touched.")
 @strict
 @report_format
-def compile_command(recipe: Path, output: Path, force: bool, strict: bool, style: str) -> None:
-    """Compile RECIPE into the build dir DIR.
+def compile_command(
+    recipe: Path,
+    output: Path | None,
+    show: str | None,
+    overrides: tuple[str, ...],
+    force: bool,
+    strict: bool,
+    style: str,
+) -> None:
+    """Compile RECIPE (`-`: standard input) into the build dir DIR.
 
     \b
-    Example:
+    Examples:
       sftc compile recipes/quickstart/recipe.yaml -o build/quickstart
       bash build/quickstart/launch.sh
+      sftc compile recipes/quickstart/recipe.yaml --show megatron.args
     """
-    result = check_recipe(recipe, click.format_filename(recipe))
+    if (output is None) == (show is None):
+        raise click.UsageError("say where to with -o DIR, or what to print with --show ARTIFACT or --plan: one of them")
+    result = check_recipe(*source_of(recipe), overrides)
     report([result], style, stream=sys.stderr)
     if result.plan is None or failed(result, strict):
         sys.exit(ERRORS)
     files = artifacts(result)
+    if output is None:
+        _print(show, files)
+    else:
+        _write(result, result.plan, files, output, force)
+        click.echo(task_line(result), err=True)
+
+
+def _print(show: str | None, files: tuple[Artifact, ...]) -> None:
+    found = next((file for file in files if file.path == show), None)
+    if found is None:
+        menu = ", ".join(file.path for file in files)
+        raise click.UsageError(f"there is no artifact `{show}`; this recipe compiles to {menu}")
+    click.echo(found.content, nl=False)
+
+
+def _write(result: Checked, plan: Plan, files: tuple[Artifact, ...], output: Path, force: bool) -> None:
+    """The build dir, and what was done, file by file."""
     try:
         drift = builddir.scan(output, files)
         _refuse(drift, output, force)
-        _refuse_input(result.plan["tokenizer.chat_template"], recipe, output)
+        _refuse_inputs(result, output)
         written = builddir.apply(output, files, drift)
     except OSError as error:
         unusable(output, "written", error)
@@ -43,11 +89,12 @@ def compile_command(recipe: Path, output: Path, force: bool, strict: bool, style
         click.echo(f"  removed    {output / path}", err=True)
     for file in files:
         click.echo(f"  {'wrote    ' if file.path in written else 'unchanged'}  {output / file.path}", err=True)
-    click.echo(f"{result.plan.name}: {layout_line(result.plan)}", err=True)
-    starter = "sbatch" if result.plan["launch.launcher"] == "slurm" else "bash"
+    click.echo(f"{plan.name}: {layout_line(plan)}", err=True)
+    if LOCK in result.inputs:
+        click.echo(f"locked: a launch verifies its inputs against {result.inputs[LOCK]}", err=True)
+    starter = "sbatch" if plan["launch.launcher"] == "slurm" else "bash"
     script = "launch.sbatch" if starter == "sbatch" else "launch.sh"
     click.echo(f"start it with: {starter} {shlex.quote(str(output / script))}", err=True)
-    click.echo(task_line(result), err=True)
 
 
 def _refuse(drift: builddir.Drift, output: Path, force: bool) -> None:
@@ -61,9 +108,11 @@ def _refuse(drift: builddir.Drift, output: Path, force: bool) -> None:
         sys.exit(REFUSED)
 
 
-def _refuse_input(template: str | None, recipe: Path, output: Path) -> None:
+def _refuse_inputs(result: Checked, output: Path) -> None:
     """An input that lies where its copy would go would count as the copy, and go when the recipe needs it no more."""
-    target = output / "chat_template.jinja"
-    if template is not None and target.exists() and target.samefile(recipe.parent / template):
-        say("SFTC601", f"{target} is the recipe's own chat template", "compile into another directory")
-        sys.exit(REFUSED)
+    for name, path in result.inputs.items():
+        target = output / name
+        if target.exists() and target.samefile(path):
+            what = "lock" if name == LOCK else "chat template"
+            say("SFTC601", f"{target} is the recipe's own {what}", "compile into another directory")
+            sys.exit(REFUSED)

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import click
 from .. import data_commands
 from ..compile import check_recipe
 from ..plan import Plan
-from .shared import ERRORS, RECIPE, REFUSED, answer, colour, report, say, unusable
+from .shared import ERRORS, RECIPE, REFUSED, answer, at_root, colour, overrides, report, say, source_of, unusable
 
 
 @click.group()
@@ -24,28 +23,30 @@ def data() -> None:
 
 @data.command("prepare")
 @click.argument("recipe", type=RECIPE)
-def data_prepare(recipe: Path) -> None:
+@overrides
+def data_prepare(recipe: Path, overrides: tuple[str, ...]) -> None:
     """Turn the rows of RECIPE into tokens and masks, as launch.sh does it, and print where they are.
 
     \b
     Example:
       sftc data prepare recipes/quickstart/recipe.yaml
     """
-    with _data_of(recipe) as (commands, about, _):
+    with _data_of(recipe, overrides) as (commands, about, _):
         click.echo(answer(commands.prepare_recipe(about)), nl=False)
 
 
 @data.command("stats")
 @click.argument("recipe", type=RECIPE)
 @click.option("--format", "style", type=click.Choice(["table", "json"]), default="table", help="What is printed.")
-def data_stats(recipe: Path, style: str) -> None:
+@overrides
+def data_stats(recipe: Path, style: str, overrides: tuple[str, ...]) -> None:
     """Print what the prepared data of RECIPE holds: counts, lengths, what is trained on, what was left out and why.
 
     \b
     Example:
       sftc data stats recipes/quickstart/recipe.yaml
     """
-    with _data_of(recipe) as (commands, about, _):
+    with _data_of(recipe, overrides) as (commands, about, _):
         found = answer(commands.statistics(about))
         text = json.dumps(found, indent=2, ensure_ascii=False) + "\n" if style == "json" else commands.table(found)
         click.echo(text, nl=False)
@@ -57,7 +58,10 @@ def data_stats(recipe: Path, style: str) -> None:
 @click.option("--split", type=click.Choice(["train", "valid"]), help="Of which data; train, or both with --html.")
 @click.option("--row", type=click.IntRange(min=1), help="The first sample to show, counted from 1.")
 @click.option("--html", "page", type=click.Path(path_type=Path, dir_okay=False), help="Write a page for the review.")
-def data_preview(recipe: Path, count: int | None, split: str | None, row: int | None, page: Path | None) -> None:
+@overrides
+def data_preview(
+    recipe: Path, count: int | None, split: str | None, row: int | None, page: Path | None, overrides: tuple[str, ...]
+) -> None:
     """Show samples of RECIPE token by token, those that are trained on in colour.
 
     \b
@@ -66,7 +70,7 @@ def data_preview(recipe: Path, count: int | None, split: str | None, row: int | 
       sftc data preview recipes/quickstart/recipe.yaml --html preview.html
     """
     target = None if page is None else Path.cwd() / page
-    with _data_of(recipe) as (commands, about, plan):
+    with _data_of(recipe, overrides) as (commands, about, plan):
         splits = (split,) if split else commands.splits(about) if page else ("train",)
         choice = commands.Choice(splits=splits, first=row or 1, count=count or (1 if row else 5))
         if page is None or target is None:
@@ -85,9 +89,9 @@ def data_preview(recipe: Path, count: int | None, split: str | None, row: int | 
 
 
 @contextlib.contextmanager
-def _data_of(recipe: Path) -> Iterator[tuple[Any, Any, Plan]]:
+def _data_of(recipe: Path, overrides: tuple[str, ...]) -> Iterator[tuple[Any, Any, Plan]]:
     """The runtime's data commands, the recipe as they take it, and its plan; where launch.sh would look for paths."""
-    result = check_recipe(recipe, click.format_filename(recipe))
+    result = check_recipe(*source_of(recipe), overrides, locked=False)
     report([result], "text", stream=sys.stderr)
     if result.plan is None:
         sys.exit(ERRORS)
@@ -96,8 +100,5 @@ def _data_of(recipe: Path) -> Iterator[tuple[Any, Any, Plan]]:
     except data_commands.MissingExtra as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(ERRORS)
-    root = os.environ.get("SFTC_ROOT") or "."
-    if not Path(root).is_dir():
-        raise click.UsageError(f"SFTC_ROOT is no directory: {root}")
-    with contextlib.chdir(root):
+    with at_root():
         yield commands, data_commands.recipe_of(commands, result.plan), result.plan

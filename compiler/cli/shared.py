@@ -1,5 +1,6 @@
 """What the commands share: exit codes, common options, and how problems are told."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterable
@@ -8,23 +9,45 @@ from typing import NoReturn
 
 import click
 
+from .. import overrides as override
 from ..compile import Checked
 from ..diagnostics import Diagnostic, Severity, has_errors
 from ..reporters import REPORTERS
 
 RECIPE = click.Path(path_type=Path)
+STDIN = "<stdin>"
 ERRORS, DRIFT, REFUSED, BUG, INTERRUPTED = 1, 3, 4, 70, 130
 
 
-def not_empty(_context: click.Context, _parameter: click.Parameter, path: Path | str) -> Path:
+def not_empty(_context: click.Context, _parameter: click.Parameter, path: Path | str | None) -> Path | None:
     """`-o "$UNSET"` is a slip, not the current directory."""
     if path == "":
         raise click.BadParameter("the directory has no name; write `-o .` for the current one")
-    return Path(path)
+    return None if path is None else Path(path)
+
+
+def source_of(recipe: Path) -> tuple[Path | None, str]:
+    """Where a recipe is read from, None for standard input, and what messages call it."""
+    return (None, STDIN) if str(recipe) == "-" else (recipe, click.format_filename(recipe))
+
+
+def _well_formed(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    for one in given:
+        if problem := override.problem(one):
+            raise click.BadParameter(problem)
+    return given
 
 
 build_dir = click.option(
     "-o", "--output", required=True, type=click.Path(), callback=not_empty, metavar="DIR", help="The build dir."
+)
+overrides = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=_well_formed,
+    help="Override a value of the recipe, as in --set train.lr=1e-5; repeatable.",
 )
 report_format = click.option(
     "--format", "style", type=click.Choice(list(REPORTERS)), default="text", help="How problems are reported."
@@ -34,7 +57,7 @@ strict = click.option("--strict", is_flag=True, help="Warnings count as errors."
 
 def report(results: Iterable[Checked], style: str, stream: object) -> None:
     found = [diagnostic for result in results for diagnostic in result.diagnostics]
-    sources = {result.source.name: result.source.text for result in results if result.source}
+    sources = {name: text for result in results for name, text in result.texts.items()}
     if found or style == "json":
         click.echo(REPORTERS[style](found, sources, colour(stream)), file=stream, nl=False)  # type: ignore[arg-type]
 
@@ -45,6 +68,14 @@ def colour(stream: object) -> bool:
 
 def failed(result: Checked, strict: bool) -> bool:
     return has_errors(result.diagnostics) or (strict and bool(result.diagnostics))
+
+
+def at_root() -> contextlib.chdir[str]:
+    """Where launch.sh would look for run-time paths, as the current directory."""
+    root = os.environ.get("SFTC_ROOT") or "."
+    if not Path(root).is_dir():
+        raise click.UsageError(f"SFTC_ROOT is no directory: {root}")
+    return contextlib.chdir(root)
 
 
 def answer[T](found: T | None) -> T:

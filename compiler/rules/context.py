@@ -5,7 +5,7 @@ from typing import Any
 
 from ..diagnostics import Diagnostic, Related, Severity, Span
 from ..loader import RecipeDocument
-from ..plan import FromRecipe, Plan
+from ..plan import FromOverride, FromRecipe, Merged, Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +20,8 @@ class Context:
 
     def stated(self, key: str) -> bool:
         """Whether the recipe itself says so, rather than a default or a derivation."""
-        return isinstance(self.plan.values[key].origin, FromRecipe) and self.plan[key] is not None
+        origin = self.plan.values[key].origin
+        return isinstance(origin, FromRecipe | FromOverride | Merged) and self.plan[key] is not None
 
     def place(self, key: str) -> Span | None:
         """The value of `key` in the recipe, or the key of the nearest section that is there."""

@@ -50,7 +50,7 @@ def secrets(context: Context) -> Iterator[Diagnostic]:
                 help="export it in the shell that starts launch.sh; the ranks inherit it",
             )
             # Reports quote the line at a place, and end up in the logs of a CI job: the value must not.
-            where = f" (`launch.environment`, line {found.span.line})" if found.span else ""
+            where = f" (`launch.environment`, {found.span.file}:{found.span.line})" if found.span else ""
             yield replace(found, span=None, message=found.message + where)
 
 

@@ -14,9 +14,10 @@ TRACKER = "latest_checkpointed_iteration.txt"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """A complete checkpoint. `iteration` is 0 for a release, which carries weights only."""
+    """A complete checkpoint; its files lie in `folder`. `iteration` is 0 for a release, which carries weights only."""
 
     root: Path
+    folder: Path
     iteration: int
 
 
@@ -32,7 +33,7 @@ def find_checkpoint(root: Path) -> Checkpoint | None:
     if not is_complete(folder):
         state = "is not there" if not folder.is_dir() else "has neither `metadata.json` nor `mp_rank_*`: it is torn"
         raise UserError(f"`{tracker}` names `{folder.name}`, which {state}", help=_repair(root, tracker))
-    return Checkpoint(root=root, iteration=0 if text == "release" else int(text))
+    return Checkpoint(root=root, folder=folder, iteration=0 if text == "release" else int(text))
 
 
 def is_complete(folder: Path) -> bool:

@@ -8,24 +8,19 @@ end in `.mask` instead.
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 
+from ..digests import known_sha256
 from ..errors import UserError
 from .fit import Sample, fit
 from .indexed import IndexedReader
+from .prefixes import files_of, mask_of, prefix_of
 from .rows import RowError
 from .settings import DataSettings, Source
 from .tally import Tally
 
 WAY = "given"
-
-
-def prefix_of(path: str) -> Path | None:
-    """The prefix that `path` names, with or without `.bin` or `.idx`; None if there is no index of that name."""
-    bare = Path(path.removesuffix(".bin").removesuffix(".idx"))
-    return bare if bare.with_name(bare.name + ".idx").is_file() else None
 
 
 def require(source: Source, is_pretrain: bool) -> None:
@@ -38,9 +33,7 @@ def digest(source: Source, is_pretrain: bool) -> str:
     tokens, mask = _open(source, is_pretrain)
     found = []
     for reader in (tokens, mask) if mask is not None else (tokens,):
-        for end in (".idx", ".bin"):
-            with reader.prefix.with_name(reader.prefix.name + end).open("rb") as file:
-                found.append(hashlib.file_digest(file, "sha256").hexdigest())
+        found += [known_sha256(file) for file in files_of(reader.prefix)]
     return hashlib.sha256(json.dumps(["indexed", *found]).encode()).hexdigest()
 
 
@@ -100,8 +93,7 @@ def _open(source: Source, is_pretrain: bool) -> tuple[IndexedReader, IndexedRead
         tokens = IndexedReader(prefix)
         if is_pretrain:
             return tokens, None
-        stem = prefix.name.removesuffix(".tokens")
-        beside = prefix.with_name(stem + ".mask")
+        beside = mask_of(prefix)
         if not beside.with_name(beside.name + ".idx").is_file():
             raise UserError(
                 f"`{source.key}`: `{prefix}` has tokens, and nothing says which of them are trained on: there is no "

@@ -11,6 +11,7 @@ from . import given
 from .detect import detected
 from .facts import TemplateFacts
 from .notices import notices
+from .prefixes import prefix_of
 from .reader import digest_rows, require_files
 from .settings import Columns, DataSettings, Source
 from .splits import Splits
@@ -129,7 +130,7 @@ def _eval_samples(samples: int, value: Callable[[str], Any]) -> int:
 
 def _recognised(source: Source, settings: DataSettings, notice: Callable[[str], None]) -> Source:
     """`source` with the format of its rows, which is said if it was found out. UserError if they cannot be read."""
-    if source.format == "tokens" or (source.format == "auto" and given.prefix_of(source.path) is not None):
+    if source.format == "tokens" or (source.format == "auto" and prefix_of(source.path) is not None):
         given.require(source, settings.is_pretrain)
         found = replace(source, format="tokens")
     else:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..digests import known_sha256, read_sha256
 from ..errors import UserError
 from . import hub
 from .files import RowFile, find_files, opened, refuse_foreign
@@ -55,7 +56,7 @@ def digest_rows(path: str | Path, key: str, advance: Callable[[int], None] = lam
     require_files(path, key)
     if hub.is_hub(str(path)):
         return hub.digest(str(path))
-    return _combined([(file, _digest(file.path, advance)) for file in find_files(Path(path), key)])
+    return _combined([(file, known_sha256(file.path, advance)) for file in find_files(Path(path), key)])
 
 
 def read_lines(path: str | Path, *, sha256: str | None) -> Iterator[Line]:
@@ -73,7 +74,7 @@ def read_lines(path: str | Path, *, sha256: str | None) -> Iterator[Line]:
             for number, total, row in parquet_rows(file.path):
                 yield Line(file=file.path, number=number, end=done + size * number // total, row=row)
             # Read from end to start, so what was read cannot be digested on the way.
-            digests.append((file, _digest(file.path)))
+            digests.append((file, read_sha256(file.path)))
             done += size
         else:
             with opened(file) as (stream, raw):
@@ -86,15 +87,6 @@ def read_lines(path: str | Path, *, sha256: str | None) -> Iterator[Line]:
         raise UserError(
             f"`{path}` changed while it was read; nothing was stored", "start again when its writer is done"
         )
-
-
-def _digest(path: Path, advance: Callable[[int], None] = lambda _: None) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-            advance(len(chunk))
-    return digest.hexdigest()
 
 
 def _combined(digests: list[tuple[RowFile, str]]) -> str:

@@ -58,6 +58,15 @@ def read_json(path: Path) -> dict[str, Any]:
 _DOWNLOAD = "download the model again; a checkout made with git needs `git lfs pull`"
 
 
+def weight_files(directory: Path) -> list[Path]:
+    """The index, if there is one, and the files of tensors that the model is read from. UserError for a bad index."""
+    index = directory / INDEX
+    if not index.is_file():
+        return [directory / SINGLE]
+    names: dict[str, str] = read_json(index).get("weight_map") or {}
+    return [index, *(directory / name for name in sorted(set(names.values())))]
+
+
 def _indexed(directory: Path, index: Mapping[str, Any]) -> dict[str, Tensor]:
     wanted: dict[str, str] = index.get("weight_map") or {}
     names = sorted(set(wanted.values()))

@@ -64,10 +64,14 @@ def test_the_rules_are_about_something() -> None:
         assert any(name.split(".")[0] == library for name in imports(ROOT / module))
 
 
-def test_two_modules_load_the_runtime_and_by_name() -> None:
-    """`sftc data ...` and `sftc export` need it; nothing else may, and nothing at import time."""
+def test_three_modules_load_the_runtime_and_by_name() -> None:
+    """`sftc data ...`, `sftc export` and `sftc lock` need it; nothing else may, and nothing at import time."""
     users = [path for path in SOURCES if "import_module(" in path.read_text() or "__import__(" in path.read_text()]
-    loaders = {"compiler/data_commands.py": "data", "compiler/export_command.py": "hf"}
+    loaders = {
+        "compiler/data_commands.py": "data",
+        "compiler/export_command.py": "hf",
+        "compiler/lock_command.py": "lock",
+    }
     ours = [relative(path) for path in users if relative(path).startswith("compiler/")]
     assert ours == ["compiler/cli/__init__.py", *loaders]  # the first loads its own commands
     for loader, package in loaders.items():

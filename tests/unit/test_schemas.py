@@ -68,6 +68,13 @@ def test_plans_and_manifests_follow_their_schemas(golden: Path) -> None:
         assert not Draft202012Validator(load_schema(f"{name}.schema.json")).is_valid({**document, "time": "now"})
 
 
+def test_a_lock_follows_its_schema() -> None:
+    lock = json.loads((ROOT / "tests/golden/expected/derived/recipe.lock").read_text())
+    validator = Draft202012Validator(load_schema("lock.schema.json"))
+    validator.validate(lock)
+    assert not validator.is_valid({**lock, "time": "now"})
+
+
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda path: path.name)
 def test_the_manifest_digests_what_lies_there(golden: Path) -> None:
     manifest = json.loads((golden / "manifest.json").read_text())
@@ -84,10 +91,11 @@ def test_every_value_of_the_recipe_is_found_in_it(golden: Path) -> None:
     origins = json.loads((golden / "origins.json").read_text())
     candidates = [*ROOT.glob("recipes/**/*.yaml"), *ROOT.glob("tests/golden/cases/*.yaml")]
     recipe = next(path for path in candidates if path.stem == golden.name or path.parent.name == golden.name)
-    lines = recipe.read_text().splitlines()
     assert origins["recipe"] == recipe.name
     for key, place in origins["keys"].items():
-        assert key.rsplit(".", 1)[-1] in lines[place["line"] - 1], key
+        lines = (recipe.parent / place["file"]).read_text().splitlines()
+        # A block begins on the line below its key.
+        assert key.rsplit(".", 1)[-1] in "".join(lines[max(0, place["line"] - 2) : place["line"]]), key
     arguments = (golden / "megatron.args").read_text().splitlines()
     assert origins["lines"]["megatron.args"]
     for number, place in origins["lines"]["megatron.args"].items():
