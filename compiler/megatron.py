@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from .diagnostics import Diagnostic, Severity
+from .diagnostics import Diagnostic, Severity, Span
 from .loader import RecipeDocument
 from .options import Option, managed_options, option_table, problem, spell
 from .plan import Argument, Plan
@@ -67,12 +67,20 @@ def check_raw(plan: Plan, document: RecipeDocument) -> list[Diagnostic]:
                     code=code,
                     severity=Severity.ERROR,
                     message=text,
-                    span=document.places[pointer].key,
+                    span=_place(document, pointer),
                     pointer=pointer,
                     help=help_text,
                 )
             )
     return found
+
+
+def _place(document: RecipeDocument, pointer: str) -> Span | None:
+    """The key in the recipe; an option that the model's preset adds has none, and is reported where that is named."""
+    if place := document.places.get(pointer):
+        return place.key
+    named = document.places.get("/model/preset") or document.places.get("/model/hf")
+    return named.value if named else None
 
 
 def _raw_problem(
