@@ -12,6 +12,7 @@ from typing import Any
 from .diagnostics import Diagnostic, Severity, Span
 from .loader import RecipeDocument
 from .options import Option, managed_options, option_table, problem, spell
+from .parameters import raw_option
 from .plan import Argument, Plan
 from .schemas import leaves, recipe_schema
 from .suggest import closest
@@ -122,7 +123,8 @@ def _from_keys(plan: Plan) -> Iterator[Argument]:
 
 
 def _managed(plan: Plan) -> Iterator[Argument]:
-    yield Argument(option="--group-query-attention", key="model.num_query_groups", group="model")
+    if not raw_option(plan, "multi_latent_attention"):  # which Megatron allows no query groups beside
+        yield Argument(option="--group-query-attention", key="model.num_query_groups", group="model")
     yield Argument(
         option="--tokenizer-type",
         values=("NullTokenizer",),
