@@ -13,10 +13,10 @@ def layer_pattern(text: int | str) -> int | list[int]:
     """The number or the list that `text` stands for. ValueError for anything else."""
     try:
         value = _evaluate(ast.parse(str(text), mode="eval").body)
-    except (SyntaxError, RecursionError):
-        raise ValueError(text) from None
+    except (SyntaxError, RecursionError, ValueError):
+        value = 0
     if (value < 1) if isinstance(value, int) else any(item not in (0, 1) for item in value):
-        raise ValueError(text)
+        raise ValueError(f"`{text}` is no pattern of layers")
     return value
 
 

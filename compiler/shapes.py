@@ -74,7 +74,7 @@ def _read(text: str, shown: PurePosixPath, seq_length: int) -> dict[str, Any]:
     except knowledge.UserError as error:
         raise ValueError(error.message, error.help) from None
     except (ValueError, TypeError, AttributeError, ArithmeticError):
-        raise ValueError(f"`{shown}` is no config.json of a model") from None
+        raise ValueError(f"`{shown}` is no config.json of a model", "name one that transformers can load") from None
     if unsayable:
         raise ValueError(f"`{shown}` asks for what sftc cannot train: {'; '.join(unsayable)}", knowledge.OTHERS)
     values["model.rotary_base"] = int(values["model.rotary_base"])
@@ -97,7 +97,8 @@ def _contradictions(document: RecipeDocument, values: Mapping[str, Any]) -> Iter
         for part in section.split("."):
             node = node.get(part) or {}
         if node.get(name) is not None and node[name] != wanted:
-            message = f"`{key}` is {json.dumps(node[name])} here and {json.dumps(wanted)} in the config.json"
+            there = "there is none" if wanted is None else f"it is {json.dumps(wanted)}"
+            message = f"`{key}` is {json.dumps(node[name])} here, and by the config.json {there}"
             yield _report(document, "SFTC408", key, message, "leave the line out, or name another model in `model.hf`")
 
 

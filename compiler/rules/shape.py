@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from ..diagnostics import Diagnostic
+from ..options import option_table
 from ..parameters import MEGATRON_TOPK, raw_option
 from ..patterns import layer_pattern
 from .context import Context
@@ -99,10 +100,12 @@ def positions(context: Context) -> Iterator[Diagnostic]:
 def torch_native_layers(context: Context) -> Iterator[Diagnostic]:
     if context["model.transformer_impl"] != "local":
         return
+    table = option_table(context["megatron.target"])
     for dest, (usual, what) in TRANSFORMER_ENGINE_ONLY.items():
         value = raw_option(context.plan, dest)
         if value not in (usual, None, False):
-            message = f"{what} (`--{dest.replace('_', '-')}`) need Transformer Engine; torch-native layers have none"
+            name = next(text for text, option in table.items() if option.dest == dest)
+            message = f"{what} (`{name}`) need Transformer Engine; torch-native layers have none"
             yield context.error(
                 "SFTC407",
                 "model.transformer_impl",
