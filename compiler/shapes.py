@@ -79,14 +79,17 @@ def _read(text: str, shown: PurePosixPath, seq_length: int) -> dict[str, Any]:
         raise ValueError(f"`{shown}` asks for what sftc cannot train: {'; '.join(unsayable)}", knowledge.OTHERS)
     values["model.rotary_base"] = int(values["model.rotary_base"])
     for key, schema in leaves():
-        if key in values and not _fits(values[key], schema["type"]):
+        if key in values and not _fits(values[key], schema):
             raise ValueError(f"`{shown}` makes `{key}` {json.dumps(values[key])}, which no model has")
     return values
 
 
-def _fits(value: Any, types: str | list[str]) -> bool:
+def _fits(value: Any, schema: Mapping[str, Any]) -> bool:
+    types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     kind = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}.get(type(value))
-    return kind in types or (kind == "integer" and "number" in types)
+    if kind not in types and not (kind == "integer" and "number" in types):
+        return False
+    return kind not in ("integer", "number") or bool(value >= schema.get("minimum", value))
 
 
 def _contradictions(document: RecipeDocument, values: Mapping[str, Any]) -> Iterator[Diagnostic]:
@@ -96,10 +99,12 @@ def _contradictions(document: RecipeDocument, values: Mapping[str, Any]) -> Iter
         node: Any = document.data
         for part in section.split("."):
             node = node.get(part) or {}
-        if node.get(name) is not None and node[name] != wanted:
-            there = "there is none" if wanted is None else f"it is {json.dumps(wanted)}"
-            message = f"`{key}` is {json.dumps(node[name])} here, and by the config.json {there}"
-            yield _report(document, "SFTC408", key, message, "leave the line out, or name another model in `model.hf`")
+        for spelled in (name, name.replace("_", "-")):
+            if node.get(spelled) is not None and node[spelled] != wanted:
+                there = "there is none" if wanted is None else f"it is {json.dumps(wanted)}"
+                message = f"`{section}.{spelled}` is {json.dumps(node[spelled])} here, and by the config.json {there}"
+                help = "leave the line out, or name another model in `model.hf`"
+                yield _report(document, "SFTC408", f"{section}.{spelled}", message, help)
 
 
 def _report(document: RecipeDocument, code: str, key: str, message: str, help: str | None) -> Diagnostic:

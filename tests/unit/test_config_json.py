@@ -100,8 +100,9 @@ def test_weights_of_experts_that_do_not_add_up_to_one_are_an_option(check: Check
     assert plan["megatron.args"] == {"moe_router_pre_softmax": True, "manual_gc": True}
     assert plan.values["megatron.args"].origin.to_json() == {"from": "config.json", "recipe": ["manual_gc"]}
     write(model_type="qwen3_moe", rope_scaling=None, norm_topk_prob=True, **SPARSE)
-    refused = check("hf: model", more="megatron:\n  args:\n    moe_router_pre_softmax: true")
-    assert [one.code for one in refused.diagnostics] == ["SFTC408"]
+    for spelled in ("moe_router_pre_softmax", "moe-router-pre-softmax"):
+        refused = check("hf: model", more=f"megatron:\n  args:\n    {spelled}: true")
+        assert [one.code for one in refused.diagnostics] == ["SFTC408"]
 
 
 def test_a_change_of_the_file_changes_one_digest(check: Check, write: Callable[..., Path]) -> None:
@@ -126,6 +127,8 @@ def test_a_change_of_the_file_changes_one_digest(check: Check, write: Callable[.
         ({"mlp_bias": True}, "`attention_bias` and `mlp_bias` differ"),
         ({"rope_theta": 10000.5}, "`rope_theta: 10000.5` (Megatron: whole numbers)"),
         ({"vocab_size": "many"}, 'makes `model.vocab_size` "many"'),
+        ({"vocab_size": [32000]}, "makes `model.vocab_size` [32000]"),
+        ({"num_hidden_layers": 0}, "makes `model.num_layers` 0"),
         ({"hidden_size": "wide", "head_dim": None}, "is no config.json of a model"),
         ({"rope_scaling": "llama3"}, "is no config.json of a model"),
     ],
