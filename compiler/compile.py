@@ -20,6 +20,7 @@ from .render import CHAT_TEMPLATE, LOCK, Artifact, render
 from .resolve import resolve
 from .rules import check_rules
 from .schemas import recipe_schema
+from .shapes import find_shape
 from .source import SourceFile
 from .task import resolve_task
 from .validate import validate
@@ -61,9 +62,12 @@ def check_recipe(path: Path | None, name: str, overrides: Sequence[str] = (), *,
     if task is not None and not has_errors(found):
         template, more = _chat_template(document, inputs)
         hooks, bad_hooks = find_hooks(document)
-        plan = resolve(document, task, chat_template=template, hooks=hooks)
-        found += [*more, *bad_hooks, *check_rules(plan, document), *megatron.check_raw(plan, document)]
-        if locked and path is not None and (beside := lock_path(path)).exists():
+        shape, bad_shape = find_shape(document)
+        found += [*more, *bad_hooks, *bad_shape]
+        if shape is not None or not bad_shape:
+            plan = resolve(document, task, chat_template=template, hooks=hooks, shape=shape)
+            found += [*check_rules(plan, document), *megatron.check_raw(plan, document)]
+        if plan is not None and locked and path is not None and (beside := lock_path(path)).exists():
             inputs[LOCK] = beside
             text, lock, more = read_lock(beside, str(lock_path(Path(name))), plan, document)
             plan = replace(plan, lock=lock)

@@ -80,6 +80,8 @@ def _dependencies(plan: Plan) -> Iterable[tuple[str, str]]:
     if plan.chat_template is not None:
         yield "chat_template", plan.chat_template
     yield from {hook.file: hook.text for hook in plan.hooks if hook.file and hook.text is not None}.items()
+    if plan.shape is not None:
+        yield plan.shape.name, plan.shape.text
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

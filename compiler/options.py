@@ -23,6 +23,7 @@ class Option:
     type: str
     nargs: int | str | None
     choices: tuple[Any, ...] | None
+    default: Any = None
 
     @property
     def is_flag(self) -> bool:
@@ -42,9 +43,16 @@ def option_table(target: str) -> dict[str, Option]:
             type=row.get("type", "str"),
             nargs=row.get("nargs"),
             choices=tuple(row["choices"]) if "choices" in row else None,
+            default=row.get("default"),
         )
         table.update(dict.fromkeys(option.strings, option))
     return table
+
+
+def option_of(target: str, name: str) -> str:
+    """What `name`, as `megatron.args` spells it, sets in Megatron `target`; `name` itself if it is no option."""
+    option = option_table(target).get("--" + name.replace("_", "-"))
+    return option.dest if option else name
 
 
 @cache

@@ -39,6 +39,27 @@ class Merged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FromPreset:
+    """The preset that the recipe names says so. Of a mapping, the recipe says the entries in `recipe` itself."""
+
+    preset: str
+    recipe: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {"from": "preset", "preset": self.preset, **({"recipe": list(self.recipe)} if self.recipe else {})}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FromConfig:
+    """The config.json that the recipe names says so. Of a mapping, the recipe says the entries in `recipe` itself."""
+
+    recipe: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {"from": "config.json", **({"recipe": list(self.recipe)} if self.recipe else {})}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Default:
     """The recipe is silent; the schema's default holds."""
 
@@ -57,7 +78,7 @@ class Derived:
         return {"from": "derived", "rule": self.rule, "inputs": list(self.inputs)}
 
 
-type Origin = FromRecipe | FromOverride | Merged | Default | Derived
+type Origin = FromRecipe | FromOverride | Merged | FromPreset | FromConfig | Default | Derived
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +87,20 @@ class Resolved:
 
     value: Any
     origin: Origin
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What the recipe leaves to a published model: `values` by dotted key, `args` for `megatron.args`.
+
+    `name` and `text` are the input that it was read from, for the manifest.
+    """
+
+    origin: FromPreset | FromConfig
+    values: Mapping[str, Any]
+    args: Mapping[str, Any]
+    name: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +155,7 @@ class Plan:
     chat_template: str | None = None
     lock: bytes | None = None
     hooks: tuple[Hook, ...] = ()
+    shape: Shape | None = None
 
     @property
     def has_rows(self) -> bool:

@@ -5,12 +5,13 @@ reports nothing: whether the values fit together is the business of `rules`.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .layers import origin_of
 from .loader import RecipeDocument
-from .plan import Default, Derived, Hook, Plan, Resolved
+from .options import option_of
+from .plan import Default, Derived, Hook, Plan, Resolved, Shape
 from .pointers import pointer_to
 from .schemas import leaves
 from .task import TaskResolution
@@ -97,13 +98,25 @@ DERIVATIONS = (
 )
 
 
+ARGS = "megatron.args"
+
+
 def resolve(
-    document: RecipeDocument, task: TaskResolution, *, chat_template: str | None = None, hooks: tuple[Hook, ...] = ()
+    document: RecipeDocument,
+    task: TaskResolution,
+    *,
+    chat_template: str | None = None,
+    hooks: tuple[Hook, ...] = (),
+    shape: Shape | None = None,
 ) -> Plan:
-    """The plan of a `document` that satisfies the schema. `chat_template` is the text of the file it names, `hooks` are
-    the functions that it names.
+    """The plan of a `document` that satisfies the schema.
+
+    `chat_template` is the text of the file it names, `hooks` are the functions and `shape` is the model that it names;
+    what the recipe says itself wins.
     """
     values = {key: _stated(document, key, schema) for key, schema in leaves()}
+    if shape is not None:
+        values |= _from_shape(values, shape)
     if values["task.kind"].value is None:
         flags = ("task.is_instruction_dataset", "task.is_sft")
         values["task.kind"] = Resolved(value=task.kind, origin=Derived(rule="the SFT flag", inputs=flags))
@@ -121,7 +134,23 @@ def resolve(
         values=values,
         chat_template=chat_template,
         hooks=hooks,
+        shape=shape,
     )
+
+
+def _from_shape(values: Mapping[str, Resolved], shape: Shape) -> dict[str, Resolved]:
+    """The values that the model gives. Of two spellings of a Megatron option the recipe's is kept."""
+    found = {
+        key: Resolved(value=value, origin=shape.origin)
+        for key, value in shape.values.items()
+        if isinstance(values[key].origin, Default)
+    }
+    stated, target = values[ARGS].value, values["megatron.target"].value
+    taken = {option_of(target, name) for name in stated}
+    given = {name: value for name, value in shape.args.items() if option_of(target, name) not in taken}
+    if given:
+        found[ARGS] = Resolved(value={**given, **stated}, origin=replace(shape.origin, recipe=tuple(stated)))
+    return found
 
 
 def _stated(document: RecipeDocument, key: str, schema: Mapping[str, Any]) -> Resolved:

@@ -11,7 +11,7 @@ from ..builddir import State
 from ..compile import Checked, artifacts, check_recipe
 from ..plan import Plan
 from ..render import LOCK, Artifact
-from ..summary import layout_line, task_line
+from ..summary import layout_line, size_line, task_line
 from .shared import (
     ERRORS,
     RECIPE,
@@ -89,7 +89,7 @@ def _write(result: Checked, plan: Plan, files: tuple[Artifact, ...], output: Pat
         click.echo(f"  removed    {output / path}", err=True)
     for file in files:
         click.echo(f"  {'wrote    ' if file.path in written else 'unchanged'}  {output / file.path}", err=True)
-    click.echo(f"{plan.name}: {layout_line(plan)}", err=True)
+    click.echo(f"{plan.name}: {size_line(plan)}, {layout_line(plan)}", err=True)
     if LOCK in result.inputs:
         click.echo(f"locked: a launch verifies its inputs against {result.inputs[LOCK]}", err=True)
     starter = "sbatch" if plan["launch.launcher"] == "slurm" else "bash"

@@ -13,6 +13,7 @@ from .loading import watch_loading
 from .mends import (
     mend_distributed_optimizer,
     mend_learning_rate,
+    mend_query_projection,
     mend_random_state,
     mend_save_helper,
     mend_tracker,
@@ -52,6 +53,7 @@ def train(
     mend_learning_rate()
     mend_save_helper()
     mend_tracker()
+    mend_query_projection()
     mend_random_state(training)
     args = parse(arguments)
     config = utils.gpt_config_from_args(args)

@@ -31,7 +31,7 @@ def test_every_key_of_a_recipe_is_described_for_an_editor() -> None:
 
 def test_a_key_has_a_default_or_is_required_or_decides_the_task() -> None:
     def required(schema: dict, prefix: str) -> set[str]:  # type: ignore[type-arg]
-        names = {f"{prefix}{name}" for name in schema.get("required", [])}
+        names = {f"{prefix}{name}" for part in (schema, schema.get("then", {})) for name in part.get("required", [])}
         for name, child in schema["properties"].items():
             if "properties" in child:
                 names |= required(child, f"{prefix}{name}.")
