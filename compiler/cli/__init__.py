@@ -1,8 +1,9 @@
 """The command line: options, streams and exit codes. The only package of the compiler that prints or exits.
 
 Exit codes are an interface: 0 done, 1 the recipe has errors, 2 a bad command line, 3 drift, 4 refused to overwrite,
-70 a bug in sftc, 130 interrupted. stdout carries the product, stderr the talk. Each command has a module of its own,
-which is loaded when the command is asked for.
+70 a bug in sftc, 130 interrupted. stdout carries the product, stderr the talk: reports are talk, but the product of
+`validate`, and of any command when they are asked for as one document (`--format json` or `sarif`), which stands alone
+on stdout. Each command has a module of its own, which is loaded when the command is asked for.
 """
 
 import os

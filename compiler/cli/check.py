@@ -7,7 +7,8 @@ import click
 
 from .. import builddir
 from ..compile import artifacts, check_recipe
-from .shared import DRIFT, ERRORS, RECIPE, build_dir, report, report_format, unusable
+from ..reporters import DOCUMENTS
+from .shared import DRIFT, ERRORS, RECIPE, build_dir, cannot, report, report_format
 
 
 @click.command()
@@ -22,14 +23,16 @@ def check(recipe: Path, output: Path, style: str) -> None:
       sftc check recipes/quickstart/recipe.yaml -o build/quickstart
     """
     result = check_recipe(recipe, click.format_filename(recipe))
-    report([result], style, stream=sys.stderr)
     if result.plan is None:
+        report([result], style, sys.stderr)
         sys.exit(ERRORS)
     try:
         drift = builddir.scan(output, artifacts(result))
     except OSError as error:
-        unusable(output, "read", error)
+        report([result], style, sys.stderr, [cannot(output, "read", error)])
+        sys.exit(ERRORS)
+    report([result], style, sys.stderr)
     for path, state in drift.states.items():
-        click.echo(f"{state:<8}  {output / path}")
+        click.echo(f"{state:<8}  {output / path}", err=style in DOCUMENTS)
     if not drift.clean:
         sys.exit(DRIFT)

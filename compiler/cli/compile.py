@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -9,8 +10,9 @@ import click
 from .. import builddir
 from ..builddir import State
 from ..compile import artifacts, check_recipe
+from ..diagnostics import Diagnostic
 from ..summary import layout_line, task_line
-from .shared import ERRORS, RECIPE, REFUSED, build_dir, failed, report, report_format, say, strict, unusable
+from .shared import ERRORS, RECIPE, REFUSED, build_dir, cannot, failed, problem, report, report_format, strict
 
 
 @click.command("compile")
@@ -28,17 +30,25 @@ def compile_command(recipe: Path, output: Path, force: bool, strict: bool, style
       bash build/quickstart/launch.sh
     """
     result = check_recipe(recipe, click.format_filename(recipe))
-    report([result], style, stream=sys.stderr)
     if result.plan is None or failed(result, strict):
+        report([result], style, sys.stderr)
         sys.exit(ERRORS)
     files = artifacts(result)
+    written: list[str] = []
     try:
         drift = builddir.scan(output, files)
-        _refuse(drift, output, force)
-        _refuse_input(result.plan["tokenizer.chat_template"], recipe, output)
-        written = builddir.apply(output, files, drift)
+        refused = [
+            *_in_the_way(drift, output, force),
+            *_own_input(result.plan["tokenizer.chat_template"], recipe, output),
+        ]
+        if not refused:
+            written = builddir.apply(output, files, drift)
     except OSError as error:
-        unusable(output, "written", error)
+        report([result], style, sys.stderr, [cannot(output, "written", error)])
+        sys.exit(ERRORS)
+    report([result], style, sys.stderr, refused)
+    if refused:
+        sys.exit(REFUSED)
     for path in drift.having(State.LEFTOVER):
         click.echo(f"  removed    {output / path}", err=True)
     for file in files:
@@ -50,20 +60,18 @@ def compile_command(recipe: Path, output: Path, force: bool, strict: bool, style
     click.echo(task_line(result), err=True)
 
 
-def _refuse(drift: builddir.Drift, output: Path, force: bool) -> None:
-    """Ends the program when a file in the way is not ours to replace."""
+def _in_the_way(drift: builddir.Drift, output: Path, force: bool) -> Iterator[Diagnostic]:
+    """The files that are not ours to replace."""
     for path in drift.having(State.FOREIGN):
-        say("SFTC601", f"{output / path} was not written by sftc", "move it away, or compile into another directory")
-    edited = [] if force else drift.having(State.EDITED)
-    for path in edited:
-        say("SFTC602", f"{output / path} was edited", "put the change into the recipe; --force overwrites the edit")
-    if edited or drift.having(State.FOREIGN):
-        sys.exit(REFUSED)
+        help = "move it away, or compile into another directory"
+        yield problem("SFTC601", f"{output / path} was not written by sftc", help)
+    for path in [] if force else drift.having(State.EDITED):
+        help = "put the change into the recipe; --force overwrites the edit"
+        yield problem("SFTC602", f"{output / path} was edited", help)
 
 
-def _refuse_input(template: str | None, recipe: Path, output: Path) -> None:
+def _own_input(template: str | None, recipe: Path, output: Path) -> Iterator[Diagnostic]:
     """An input that lies where its copy would go would count as the copy, and go when the recipe needs it no more."""
     target = output / "chat_template.jinja"
     if template is not None and target.exists() and target.samefile(recipe.parent / template):
-        say("SFTC601", f"{target} is the recipe's own chat template", "compile into another directory")
-        sys.exit(REFUSED)
+        yield problem("SFTC601", f"{target} is the recipe's own chat template", "compile into another directory")

@@ -10,7 +10,7 @@ import click
 
 from ..compile import Checked
 from ..diagnostics import Diagnostic, Severity, has_errors
-from ..reporters import REPORTERS
+from ..reporters import DOCUMENTS, REPORTERS
 
 RECIPE = click.Path(path_type=Path)
 ERRORS, DRIFT, REFUSED, BUG, INTERRUPTED = 1, 3, 4, 70, 130
@@ -32,11 +32,14 @@ report_format = click.option(
 strict = click.option("--strict", is_flag=True, help="Warnings count as errors.")
 
 
-def report(results: Iterable[Checked], style: str, stream: object) -> None:
+def report(results: Iterable[Checked], style: str, stream: object, more: Iterable[Diagnostic] = ()) -> None:
+    """Tell what is wrong with recipes, and then `more`. A document goes to stdout whatever `stream` is."""
+    results = list(results)
     found = [diagnostic for result in results for diagnostic in result.diagnostics]
     sources = {result.source.name: result.source.text for result in results if result.source}
-    if found or style == "json":
-        click.echo(REPORTERS[style](found, sources, colour(stream)), file=stream, nl=False)  # type: ignore[arg-type]
+    stream = sys.stdout if style in DOCUMENTS else stream
+    if text := REPORTERS[style]([*found, *more], sources, colour(stream)):
+        click.echo(text, file=stream, nl=False)  # type: ignore[arg-type]
 
 
 def colour(stream: object) -> bool:
@@ -55,11 +58,19 @@ def answer[T](found: T | None) -> T:
 
 
 def unusable(output: Path, verb: str, error: OSError) -> NoReturn:
-    reason = f"{output} cannot be {verb}: {error.strerror or error}"
-    say("SFTC603", reason, "check the path, its permissions and the free disk space")
+    report([], "text", sys.stderr, [cannot(output, verb, error)])
     sys.exit(ERRORS)
 
 
 def say(code: str, message: str, help: str) -> None:
-    problem = Diagnostic(code=code, severity=Severity.ERROR, message=message, help=help)
-    click.echo(REPORTERS["text"]([problem], {}, colour(sys.stderr)), err=True, nl=False)
+    report([], "text", sys.stderr, [problem(code, message, help)])
+
+
+def cannot(output: Path, verb: str, error: OSError) -> Diagnostic:
+    reason = f"{output} cannot be {verb}: {error.strerror or error}"
+    return problem("SFTC603", reason, "check the path, its permissions and the free disk space")
+
+
+def problem(code: str, message: str, help: str) -> Diagnostic:
+    """An error about a file that is no recipe."""
+    return Diagnostic(code=code, severity=Severity.ERROR, message=message, help=help)

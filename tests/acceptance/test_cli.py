@@ -63,6 +63,30 @@ def test_json_diagnostics_are_json(run_line, recipe):
     assert json.loads(run_line("sftc validate --format json recipe.yaml").stdout) == []
 
 
+@pytest.mark.parametrize("command", ["validate recipe.yaml", "compile recipe.yaml -o out", "check recipe.yaml -o out"])
+def test_a_document_stands_alone_on_stdout(run_line, recipe, command):
+    for style in ("json", "sarif"):
+        clean = json.loads(run_line(f"sftc {command} --format {style}").stdout)
+        assert (clean if style == "json" else clean["runs"][0]["results"]) == []
+    edit(recipe, "lr: 2.0e-3", "learning_rate: 2.0e-3")
+    done = run_line(f"sftc {command} --format sarif")
+    assert [result["ruleId"] for result in json.loads(done.stdout)["runs"][0]["results"]] == ["SFTC201"]
+    line = run_line(f"sftc {command} --format github")
+    shown = line.stdout if command.startswith("validate") else line.stderr
+    assert shown.startswith("::error file=recipe.yaml,line=33,endLine=33,col=3,endColumn=16,title=SFTC201::unknown key")
+
+
+def test_what_compile_refuses_is_told_in_the_format_asked_for(run_line, recipe, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/launch.sh").write_text("somebody else's")
+    done = run_line("sftc compile recipe.yaml -o out --format json")
+    assert done.returncode == 4
+    assert [item["code"] for item in json.loads(done.stdout)] == ["SFTC601"]
+    assert run_line("sftc compile recipe.yaml -o out --format github").stderr.startswith("::error title=SFTC601::")
+    blocked = run_line("sftc compile recipe.yaml -o recipe.yaml --format json")
+    assert [item["code"] for item in json.loads(blocked.stdout)] == ["SFTC603"]
+
+
 def test_warnings_pass_unless_strict(run_line, recipe):
     edit(recipe, "save_interval: 50", "save_interval: 100000")
     assert run_line("sftc validate recipe.yaml").returncode == 0
