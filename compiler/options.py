@@ -23,6 +23,7 @@ class Option:
     type: str
     nargs: int | str | None
     choices: tuple[Any, ...] | None
+    default: Any
 
     @property
     def is_flag(self) -> bool:
@@ -42,6 +43,7 @@ def option_table(target: str) -> dict[str, Option]:
             type=row.get("type", "str"),
             nargs=row.get("nargs"),
             choices=tuple(row["choices"]) if "choices" in row else None,
+            default=row.get("default"),
         )
         table.update(dict.fromkeys(option.strings, option))
     return table

@@ -17,7 +17,7 @@ from .loader import RecipeDocument
 from .pointers import dotted, join, pointer_to, split
 from .scalars import is_number
 from .suggest import ADVICE, SYNONYMS, closest, key_paths, locate
-from .wording import alternatives, found, line_to_add, menu, needed, plural, quoted
+from .wording import LIMITS, alternatives, found, line_to_add, menu, needed, plural, quoted
 
 # jsonschema ships no types. Used of an error: validator, validator_value, instance, schema, absolute_path, context.
 type _Error = Any
@@ -232,17 +232,8 @@ def _off_menu(check: _Check, pointer: str, value: Any, values: list[Any]) -> Dia
     return check.report("SFTC205", pointer, message, f"did you mean `{near}`?" if near else None)
 
 
-_LIMITS = {
-    "minimum": "at least",
-    "maximum": "at most",
-    "exclusiveMinimum": "greater than",
-    "exclusiveMaximum": "less than",
-    "multipleOf": "a multiple of",
-}
-
-
 def _limit(check: _Check, error: _Error, pointer: str) -> _Reports:
-    limit = f"{_LIMITS[error.validator]} {error.validator_value}"
+    limit = f"{LIMITS[error.validator]} {error.validator_value}"
     message = f"{_name(pointer)} is {quoted(check.raw(pointer))}; it has to be {limit}"
     return [check.report("SFTC206", pointer, message)]
 
@@ -301,7 +292,7 @@ _HANDLERS: Mapping[str, Callable[[_Check, _Error, str], _Reports]] = {
     "required": _missing_keys,
     "enum": _choice,
     "const": _choice,
-    **dict.fromkeys(_LIMITS, _limit),
+    **dict.fromkeys(LIMITS, _limit),
     **dict.fromkeys(("pattern", "minLength", "maxLength"), _form),
     **dict.fromkeys(("minItems", "maxItems", "uniqueItems", "minProperties", "maxProperties"), _size),
     "anyOf": _branches,

@@ -22,6 +22,7 @@ COMMANDS = {
     "validate": "validate:validate",
     "compile": "compile:compile_command",
     "check": "check:check",
+    "explain": "explain:explain",
     "data": "data:data",
     "export": "export:export",
 }
