@@ -22,6 +22,7 @@ COMMANDS = {
     "validate": "validate:validate",
     "compile": "compile:compile_command",
     "check": "check:check",
+    "diff": "diff:diff",
     "explain": "explain:explain",
     "data": "data:data",
     "export": "export:export",
