@@ -100,5 +100,5 @@ def origin_words(origin: Mapping[str, Any], place: str | None) -> str:
         return place or "the command line"
     if kind == "derived":
         return f"derived: {origin['rule']}"
-    rest = ", ".join(str(value) for name, value in origin.items() if name != "from" and not isinstance(value, dict))
+    rest = " ".join(value for name, value in origin.items() if name != "from" and isinstance(value, str))
     return f"{kind} {rest}" if rest else str(kind)

@@ -1,7 +1,8 @@
 """How two build dirs differ: resolved values first, each with its reason, then the texts.
 
-A value that has another reason counts as changed; one that stands on another line does not. The texts of plan.json and
-manifest.json follow from the rest, and are shown only where nothing else differs; SHA256SUMS and origins.json never are.
+A value that has another reason counts as changed; one that stands on another line does not. The texts of plan.json
+and manifest.json follow from the rest and are shown only where nothing else differs; SHA256SUMS and origins.json never
+are.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -22,8 +22,11 @@ COMMANDS = {
     "validate": "validate:validate",
     "compile": "compile:compile_command",
     "check": "check:check",
+    "migrate": "migrate:migrate",
     "diff": "diff:diff",
     "explain": "explain:explain",
+    "schema": "schema:schema",
+    "completion": "completion:completion",
     "data": "data:data",
     "export": "export:export",
 }
@@ -52,7 +55,7 @@ def cli() -> None:
 def main() -> NoReturn:
     """The console script `sftc`: `cli` with the three endings of a program told apart."""
     try:
-        sys.exit(cli.main(standalone_mode=False) or 0)
+        sys.exit(cli.main(prog_name="sftc", standalone_mode=False) or 0)
     except click.exceptions.Abort:
         click.echo("interrupted", err=True)
         sys.exit(INTERRUPTED)
