@@ -74,6 +74,9 @@ def trace_key(built: Built, key: str) -> Step:
             for part, one in parts.items()
         )
     else:
+        # Of a mapping that something else gave, the recipe may say some entries itself.
+        if key.removeprefix(f"{top}.") in origin.get("recipe", ()):
+            origin = {"from": "recipe"}
         inputs = tuple(trace_key(built, one) for one in origin.get("inputs", ()))
         words = origin_words(origin, built.places.get(key) or entry.place)
         below = (Step(text=words, end=origin["from"], below=inputs),)

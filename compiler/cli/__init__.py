@@ -19,6 +19,7 @@ from .shared import BUG, INTERRUPTED
 
 # In the order of the help: a recipe's way to a run, then what is around it. Names are `module:function`.
 COMMANDS = {
+    "init": "init:init",
     "validate": "validate:validate",
     "compile": "compile:compile_command",
     "check": "check:check",

@@ -22,12 +22,20 @@ from ..trace import trace_line
 from .shared import ERRORS, RECIPE, report
 
 
+class _Explain(click.Command):
+    """Megatron's options complete as its own do."""
+
+    def shell_complete(self, context: click.Context, start: str) -> list[CompletionItem]:
+        options = completions(start) if start.startswith("-") else []
+        return [*super().shell_complete(context, start), *map(CompletionItem, options)]
+
+
 def _complete(_context: click.Context, _parameter: click.Parameter, start: str) -> list[CompletionItem]:
     return [CompletionItem(word) for word in completions(start)] or [CompletionItem(start, type="file")]
 
 
-# Without it `--lr` would be an option that explain does not have.
-@click.command(context_settings={"ignore_unknown_options": True})
+# Without the setting `--lr` would be an option that explain does not have.
+@click.command(cls=_Explain, context_settings={"ignore_unknown_options": True})
 @click.argument("subject", metavar="CODE|KEY|--OPTION|FILE:LINE", shell_complete=_complete)
 @click.option("--recipe", type=RECIPE, help="Also say the value that a key or an option has in this recipe, and why.")
 def explain(subject: str, recipe: Path | None) -> None:

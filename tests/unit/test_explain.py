@@ -17,7 +17,7 @@ from sftc.compiler.trace import TEMPLATES, Step, trace_line
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = sorted((ROOT / "tests/golden/expected").iterdir())
-KNOWN_ENDS = {"recipe", "override", "preset", "default", "derived", "sftc"}
+KNOWN_ENDS = {"recipe", "override", "preset", "config.json", "default", "derived", "sftc"}
 
 
 def steps(step: Step) -> list[Step]:

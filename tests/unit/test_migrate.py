@@ -65,7 +65,7 @@ def test_a_key_comes_home_from_wherever_it_was() -> None:
         if pointer.count("/") != 2 or place.key is None or len(locate(key, recipe_schema())) != 1:
             continue
         lines = text.split("\n")
-        own = [line for line in lines[place.key.line - 1 : place.value.end_line]]
+        own = lines[place.key.line - 1 : place.value.end_line]
         if isinstance(before.data[pointer.split("/")[1]][key], dict) or len(own) > 1:
             continue
         rest = [*lines[: place.key.line - 1], *lines[place.key.line :]]
