@@ -15,7 +15,7 @@ from typing import NoReturn
 import click
 
 from .. import __version__
-from .shared import BUG, INTERRUPTED
+from .exits import BUG, INTERRUPTED
 
 # In the order of the help: a recipe's way to a run, then what is around it. Names are `module:function`.
 COMMANDS = {

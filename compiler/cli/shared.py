@@ -1,4 +1,4 @@
-"""What the commands share: exit codes, common options, and how problems are told."""
+"""What the commands share: common options, exit codes, and how problems are told."""
 
 import os
 import sys
@@ -11,9 +11,11 @@ import click
 from ..compile import Checked
 from ..diagnostics import Diagnostic, Severity, has_errors
 from ..reporters import DOCUMENTS, REPORTERS
+from .exits import DRIFT as DRIFT
+from .exits import ERRORS as ERRORS
+from .exits import REFUSED as REFUSED
 
 RECIPE = click.Path(path_type=Path)
-ERRORS, DRIFT, REFUSED, BUG, INTERRUPTED = 1, 3, 4, 70, 130
 
 
 def not_empty(_context: click.Context, _parameter: click.Parameter, path: Path | str) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 import pytest
 
-from sftc.compiler.cli import cli, shared
+from sftc.compiler.cli import cli, exits
 from sftc.compiler.codes import CODES
 from sftc.compiler.compile import artifacts, check_recipe
 from sftc.compiler.reporters import REPORTERS
@@ -30,7 +30,7 @@ def surface() -> Iterator[str]:
     yield from commands(cli, click.Context(cli, info_name="sftc"))
     yield "\n# exit codes"
     yield from (
-        f"{name.lower()} {getattr(shared, name)}" for name in ("ERRORS", "DRIFT", "REFUSED", "BUG", "INTERRUPTED")
+        f"{name.lower()} {getattr(exits, name)}" for name in ("ERRORS", "DRIFT", "REFUSED", "BUG", "INTERRUPTED")
     )
     yield "\n# report formats"
     yield from REPORTERS
