@@ -1,6 +1,7 @@
 """What a code, a recipe key or a Megatron option is, in words. Where a line of a build dir comes from is in `trace`."""
 
 import json
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -31,7 +32,7 @@ def explain_code(code: str) -> str:
 def find_key(word: str) -> str:
     """The dotted key or section that `word` names: itself, or by its last part, or as other tools call it."""
     paths = key_paths(recipe_schema())
-    name = word.removeprefix("/").replace("/", ".").replace("-", "_")
+    name = re.sub(r"\[\d+\]", "[]", word.removeprefix("/").replace("/", ".").replace("-", "_"))
     if name in paths:
         return name
     homes = [path for path in paths if path.rpartition(".")[2] == name and "[]" not in path]

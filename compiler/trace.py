@@ -5,6 +5,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from .built import PLAN, Built, origin_words
@@ -124,14 +125,24 @@ def _decided(built: Built, item: dict[str, Any]) -> Step:
 
 def _planned(built: Built, number: int) -> Iterator[Step]:
     """The values of plan.json that start on a line; of a value that spans lines, the one that the line is in."""
-    document, _ = load(SourceFile(name=PLAN, text=built.texts[PLAN], sha256=""))
-    assert document is not None, "a plan is a mapping"
-    places = [(at.key or at.value, at.value, pointer) for pointer, at in document.places.items() if pointer]
-    around = [pointer for start, end, pointer in places if start.line <= number <= end.end_line]
-    starting = [pointer for start, _, pointer in places if start.line == number]
+    places = _places(built.texts[PLAN])
+    around = [pointer for pointer, first, last in places if first <= number <= last]
+    starting = [pointer for pointer, first, _ in places if first == number]
     shallowest = min(starting, key=lambda pointer: pointer.count("/"), default=None)
     pointer = shallowest or max(around, key=lambda pointer: pointer.count("/"), default="")
     yield from _pointed(built, split(pointer))
+
+
+@cache
+def _places(text: str) -> list[tuple[str, int, int]]:
+    """Each value of a JSON document: its pointer, and the lines from its key to its end."""
+    document, _ = load(SourceFile(name=PLAN, text=text, sha256=""))
+    assert document is not None, "a plan is a mapping"
+    return [
+        (pointer, (place.key or place.value).line, place.value.end_line)
+        for pointer, place in document.places.items()
+        if pointer
+    ]
 
 
 def _pointed(built: Built, parts: list[str]) -> Iterator[Step]:

@@ -90,7 +90,8 @@ def _line(file: Path, number: int) -> str:
 def _recipe_line(file: Path, number: int) -> str:
     """The key that starts on a line of a recipe, or the one whose value the line is in."""
     built = _compiled(file)
-    starts = {key: int(place.split(":")[-2]) for key, place in built.places.items() if key in built.values}
+    places = {key: built.places[key].rsplit(":", 2) for key in built.values if key in built.places}
+    starts = {key: int(line) for key, (name, line, _) in places.items() if name == file.name}
     above = [key for key, line in starts.items() if line <= number]
     key = max(above, key=lambda key: starts[key], default=None)
     if key is None:

@@ -20,7 +20,7 @@ def migrate(recipe: Path, write: bool) -> None:
     """Rename and move keys of RECIPE that are spelled as in another tool or version, or stand in another section.
 
     Comments stay. Only what leaves no choice is done; a probable slip is left to you. --write exits 1 if the recipe
-    still has errors.
+    still has errors. A recipe has no version number: a key keeps its meaning, and a new meaning gets a new key.
 
     \b
     Examples:
