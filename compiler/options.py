@@ -23,7 +23,7 @@ class Option:
     type: str
     nargs: int | str | None
     choices: tuple[Any, ...] | None
-    default: Any
+    default: Any = None
 
     @property
     def is_flag(self) -> bool:

@@ -10,6 +10,7 @@ import pytest
 
 from sftc.compiler.diagnostics import Span, has_errors
 from sftc.compiler.loader import load
+from sftc.compiler.pointers import dotted
 from sftc.compiler.schemas import recipe_schema
 from sftc.compiler.source import SourceFile
 from sftc.compiler.suggest import ADVICE, SYNONYMS, closest, key_paths, locate
@@ -98,12 +99,14 @@ def test_advice_names_only_keys_that_exist(schema: Any) -> None:
 def test_a_key_that_lost_a_letter_is_recognized_at_its_place(repo_root: Path) -> None:
     """Each key of the shipped recipes, without each of its letters in turn: one report, there, that names the key."""
     slips: dict[str, bool] = {}
+    known = key_paths(recipe_schema())  # not the names in `megatron.args`, which the option table knows
     for path in sorted(repo_root.glob("recipes/**/*.yaml")):
         text = path.read_text(encoding="utf-8")
         document, _ = load(SourceFile(name="r.yaml", text=text, sha256=""))
         assert document is not None
         for pointer, place in document.places.items():
-            if place.key and not any(slip.startswith(f"{pointer} ") for slip in slips):
+            seen = any(slip.startswith(f"{pointer} ") for slip in slips)
+            if place.key and not seen and dotted(pointer) in known:
                 for slip, good in _slips(text, pointer, place.key):
                     slips[f"{pointer} {slip}"] = good
     missed = [slip for slip, good in slips.items() if not good]
