@@ -17,7 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from .manifest import BUILD_TYPE, MANIFEST, ORIGINS, SUMS, read_sums
-from .render import Artifact
+from .render import TEXT, Artifact
 
 
 class State(StrEnum):
@@ -119,9 +119,9 @@ def _bytes(path: Path) -> bytes | None:
     return None
 
 
-def write_file(target: Path, content: bytes) -> None:
+def write_file(target: Path, content: bytes, mode: int = TEXT) -> None:
     """Replace a file that is no artifact at once. OSError if it cannot be written."""
-    _replace(target, Artifact(path=target.name, content=content))
+    _replace(target, Artifact(path=target.name, content=content, mode=mode))
 
 
 def _replace(target: Path, artifact: Artifact) -> None:

@@ -4,6 +4,16 @@ from collections.abc import Iterator
 
 from .plan import Plan, Variable
 
+# The recipe key behind each of torchrun's options.
+WORD_KEYS = {
+    "--nnodes": "launch.nnodes",
+    "--nproc-per-node": "launch.nproc_per_node",
+    "--standalone": "launch.nnodes",
+    "--rdzv-backend": "launch.nnodes",
+    "--rdzv-id": "name",
+    "--log-dir": "logging.run_path",
+}
+
 
 def torchrun_words(plan: Plan) -> tuple[str, ...]:
     """torchrun's options, one word each. The rendezvous of several nodes also needs a host, known only at launch."""

@@ -51,7 +51,7 @@ def arguments(plan: Plan) -> Plan:
 def check_raw(plan: Plan, document: RecipeDocument) -> list[Diagnostic]:
     """Every entry of `megatron.args` that the target would refuse, or that sftc answers for."""
     table = option_table(plan["megatron.target"])
-    managed = {table[option].dest: key for key, option in _key_options()}
+    managed = {table[option].dest: key for key, option in key_options()}
     found = []
     earlier: dict[str, str] = {}
     for name, value in plan["megatron.args"].items():
@@ -171,7 +171,7 @@ def _groups() -> list[str]:
     return [*recipe_schema()["properties"], "device"]
 
 
-def _key_options() -> Iterator[tuple[str, str]]:
+def key_options() -> Iterator[tuple[str, str]]:
     """Each recipe key with the Megatron options it sets."""
     for key, schema in leaves():
         for option in (

@@ -15,7 +15,10 @@ ARGUMENT_FILES = ("megatron.args", "megatron.cpu.args")
 
 
 def make_origins(artifacts: tuple[Artifact, ...], document: RecipeDocument) -> Artifact:
-    """origins.json over the artifacts whose lines name a recipe key, plus every value of plan.json by its key."""
+    """origins.json over the artifacts whose lines name a recipe key, plus every value of plan.json by its key.
+
+    The entries of a free mapping and the items of a list have keys of their own.
+    """
     name = PurePath(document.source.name).name
     labels = {layer.source.name: layer.label or name for layer in document.layers}
     places: dict[str, dict[str, str | int]] = {
@@ -28,7 +31,8 @@ def make_origins(artifacts: tuple[Artifact, ...], document: RecipeDocument) -> A
     }
     lines = {artifact.path: _lines(artifact, places) for artifact in artifacts if artifact.path in ARGUMENT_FILES}
     plan = json.loads(next(artifact.content for artifact in artifacts if artifact.path == "plan.json"))
-    keys = {key: places[key] for key in _keys(plan["values"]) if key in places}
+    stated = ("name", "description", *_keys(plan["values"]))
+    keys = {key: at for top in stated for key, at in places.items() if key == top or key.startswith(f"{top}.")}
     return Artifact(path=ORIGINS, content=to_json({"recipe": name, "keys": keys, "lines": lines}))
 
 

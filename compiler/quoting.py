@@ -8,6 +8,8 @@ import re
 import shlex
 from html import escape
 
+from .wording import written
+
 
 class QuotingError(ValueError):
     """The value cannot be written in this place at all."""
@@ -33,6 +35,12 @@ class PyLiteral(str):
 
 class ArgumentLine(str):
     """The words of one line of the argument file, which is read back with `shlex.split(line, comments=True)`."""
+
+    __slots__ = ()
+
+
+class YamlScalar(str):
+    """One value of YAML on its line."""
 
     __slots__ = ()
 
@@ -74,6 +82,11 @@ def py(value: str | int | float | bool | tuple[float, ...] | None) -> PyLiteral:
         plain = value.isprintable() and '"' not in value and "\\" not in value
         return PyLiteral(f'"{value}"' if plain else repr(value))
     return PyLiteral(repr(value))
+
+
+def yaml(value: str | int | float | bool) -> YamlScalar:
+    """`value` as a YAML value, in quotes where a bare word would be read as something else."""
+    return YamlScalar(written(value))
 
 
 def html(value: str | int | float) -> HtmlText:

@@ -24,12 +24,14 @@ from .quoting import (
     PyLiteral,
     SbatchWord,
     ShellWord,
+    YamlScalar,
     argument,
     html,
     note,
     py,
     sbatch,
     sh,
+    yaml,
 )
 from .schemas import recipe_schema
 
@@ -43,6 +45,7 @@ WORD_TYPES: Mapping[str, tuple[type, ...]] = {
     ".py": (PyLiteral, Comment),
     ".args": (ArgumentLine, Comment),
     ".html": (HtmlText,),
+    ".yaml": (YamlScalar,),
 }
 
 
@@ -106,7 +109,14 @@ def environment(name: str) -> jinja2.Environment:
         keep_trailing_newline=True,
         autoescape=name.endswith(".html"),
     )
-    filters: dict[str, Callable[..., Any]] = {"sh": sh, "sbatch": sbatch, "py": py, "note": note, "html": html}
+    filters: dict[str, Callable[..., Any]] = {
+        "sh": sh,
+        "sbatch": sbatch,
+        "py": py,
+        "note": note,
+        "html": html,
+        "yaml": yaml,
+    }
     env.filters.update(filters)
     return env
 
@@ -117,6 +127,11 @@ def render_page(name: str, facts: Mapping[str, Any]) -> bytes:
     script = source.partition("<script>")[2].partition("</script>")[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment(name).from_string(source).render({**facts, "script_digest": digest}).encode()
+
+
+def render_recipe(name: str, preset: str | None) -> str:
+    """A recipe to start from, of the shape of a published model if `preset` names one."""
+    return environment("recipe.yaml").from_string(template_text("recipe.yaml")).render(name=name, preset=preset)
 
 
 def _from_template(name: str, facts: Mapping[str, Any], *, path: str | None = None, mode: int = TEXT) -> Artifact:

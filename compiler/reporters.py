@@ -11,6 +11,8 @@ from dataclasses import asdict
 from typing import Any, Protocol
 
 from .diagnostics import Diagnostic, Severity, Span
+from .github import render_github
+from .sarif import render_sarif
 
 type Sources = Mapping[str, str]
 
@@ -52,7 +54,15 @@ def render_json(diagnostics: Sequence[Diagnostic], sources: Sources, colour: boo
     return json.dumps([to_json(item) for item in diagnostics], ensure_ascii=False, indent=2) + "\n"
 
 
-REPORTERS: Mapping[str, Reporter] = {"text": render_text, "concise": render_concise, "json": render_json}
+REPORTERS: Mapping[str, Reporter] = {
+    "text": render_text,
+    "concise": render_concise,
+    "json": render_json,
+    "github": render_github,
+    "sarif": render_sarif,
+}
+# One document each, which has to stand alone on its stream, and is there even if nothing is to report.
+DOCUMENTS = frozenset({"json", "sarif"})
 
 
 def to_json(item: Diagnostic) -> dict[str, Any]:

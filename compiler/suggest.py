@@ -5,6 +5,8 @@ the schema that it is given.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any
 
 # Names that other tools give to a key of ours: Hugging Face TrainingArguments, TRL's SFTConfig, axolotl,
@@ -151,6 +153,42 @@ ADVICE: dict[str, str] = {
     "world_size": "it follows from `launch.nnodes` * `launch.nproc_per_node`",
     "data_parallel_size": "it follows from the number of ranks and the other sizes under `parallel`",
 }
+
+
+class Kind(Enum):
+    """What a key that nobody reads is."""
+
+    MISPLACED = auto()  # a key of another section
+    RENAMED = auto()  # another tool's name for one of ours
+    FOREIGN = auto()  # another tool's key, for which we have none
+    SLIP = auto()  # of the pen, for a sibling
+    SLIP_ELSEWHERE = auto()
+    UNKNOWN = auto()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remedy:
+    """`paths` are the dotted keys that were probably meant."""
+
+    kind: Kind
+    paths: tuple[str, ...] = ()
+
+
+def remedy(key: str, section: str, siblings: Iterable[str], schema: Mapping[str, Any]) -> Remedy:
+    """What to do about the unknown `key` in the dotted `section`, whose keys are `siblings`."""
+    if homes := locate(key, schema):
+        return Remedy(kind=Kind.MISPLACED, paths=tuple(f"{home}.{key}" if home else key for home in homes))
+    paths = key_paths(schema)
+    if (path := SYNONYMS.get(key)) and path in paths:
+        return Remedy(kind=Kind.RENAMED, paths=(path,))
+    if key in ADVICE:
+        return Remedy(kind=Kind.FOREIGN)
+    if near := closest(key, siblings):
+        return Remedy(kind=Kind.SLIP, paths=(f"{section}.{near}" if section else near,))
+    if near := closest(key, [path.rpartition(".")[2] for path in paths]):
+        matches = tuple(path for path in paths if path.rpartition(".")[2] == near)
+        return Remedy(kind=Kind.SLIP_ELSEWHERE, paths=matches)
+    return Remedy(kind=Kind.UNKNOWN)
 
 
 def closest(word: str, candidates: Iterable[str]) -> str | None:

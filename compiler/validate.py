@@ -16,8 +16,8 @@ from .diagnostics import Diagnostic, Severity, sort_diagnostics
 from .loader import RecipeDocument
 from .pointers import dotted, join, pointer_to, split
 from .scalars import is_number
-from .suggest import ADVICE, SYNONYMS, closest, key_paths, locate
-from .wording import alternatives, found, line_to_add, menu, needed, plural, quoted
+from .suggest import ADVICE, Kind, closest, remedy
+from .wording import LIMITS, alternatives, found, line_to_add, menu, needed, plural, quoted
 
 # jsonschema ships no types. Used of an error: validator, validator_value, instance, schema, absolute_path, context.
 type _Error = Any
@@ -188,25 +188,22 @@ def _unknown_keys(check: _Check, error: _Error, pointer: str) -> _Reports:
 
 def _suggestion(check: _Check, key: str, section: str, siblings: list[str]) -> str:
     """The key itself in another section, then its name here, then a near spelling, then the whole menu."""
-    if homes := locate(key, check.schema):
-        check.meant.update(f"{home}.{key}" if home else key for home in homes)
+    found = remedy(key, section, siblings, check.schema)
+    check.meant.update(found.paths)
+    if found.kind is Kind.MISPLACED:
+        homes = (path.rpartition(".")[0] for path in found.paths)
         return (
             f"`{key}` belongs {alternatives(f'under `{home}`' if home else 'on the outermost level' for home in homes)}"
         )
-    paths = key_paths(check.schema)
-    if (path := SYNONYMS.get(key)) in paths:
-        assert path is not None
-        check.meant.add(path)
+    if found.kind is Kind.RENAMED:
+        (path,) = found.paths
         return f"`{key}` is spelled `{path.rpartition('.')[2]}` here (`{path}`)"
-    if key in ADVICE:
+    if found.kind is Kind.FOREIGN:
         return ADVICE[key]
-    if near := closest(key, siblings):
-        check.meant.add(f"{section}.{near}" if section else near)
-        return f"did you mean `{near}`?"
-    if near := closest(key, [path.rpartition(".")[2] for path in paths]):
-        matches = [path for path in paths if path.rpartition(".")[2] == near]
-        check.meant.update(matches)
-        return f"did you mean {alternatives(f'`{path}`' for path in matches)}?"
+    if found.kind is Kind.SLIP:
+        return f"did you mean `{found.paths[0].rpartition('.')[2]}`?"
+    if found.kind is Kind.SLIP_ELSEWHERE:
+        return f"did you mean {alternatives(f'`{path}`' for path in found.paths)}?"
     return f"the keys {'here' if section else 'of a recipe'} are {', '.join(f'`{name}`' for name in sorted(siblings))}"
 
 
@@ -254,17 +251,8 @@ def _off_menu(check: _Check, pointer: str, value: Any, values: list[Any]) -> Dia
     return check.report("SFTC205", pointer, message, f"did you mean `{near}`?" if near else None)
 
 
-_LIMITS = {
-    "minimum": "at least",
-    "maximum": "at most",
-    "exclusiveMinimum": "greater than",
-    "exclusiveMaximum": "less than",
-    "multipleOf": "a multiple of",
-}
-
-
 def _limit(check: _Check, error: _Error, pointer: str) -> _Reports:
-    limit = f"{_LIMITS[error.validator]} {error.validator_value}"
+    limit = f"{LIMITS[error.validator]} {error.validator_value}"
     message = f"{_name(pointer)} is {quoted(check.raw(pointer))}; it has to be {limit}"
     return [check.report("SFTC206", pointer, message)]
 
@@ -323,7 +311,7 @@ _HANDLERS: Mapping[str, Callable[[_Check, _Error, str], _Reports]] = {
     "required": _missing_keys,
     "enum": _choice,
     "const": _choice,
-    **dict.fromkeys(_LIMITS, _limit),
+    **dict.fromkeys(LIMITS, _limit),
     **dict.fromkeys(("pattern", "minLength", "maxLength"), _form),
     **dict.fromkeys(("minItems", "maxItems", "uniqueItems", "minProperties", "maxProperties"), _size),
     "anyOf": _branches,

@@ -18,6 +18,14 @@ _NEEDED = {
     "object": "a mapping",
 }
 
+LIMITS = {
+    "minimum": "at least",
+    "maximum": "at most",
+    "exclusiveMinimum": "greater than",
+    "exclusiveMaximum": "less than",
+    "multipleOf": "a multiple of",
+}
+
 _KINDS: tuple[tuple[type, str], ...] = (
     (bool, "boolean"),
     (str, "string"),

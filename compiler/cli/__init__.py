@@ -1,8 +1,9 @@
 """The command line: options, streams and exit codes. The only package of the compiler that prints or exits.
 
 Exit codes are an interface: 0 done, 1 the recipe has errors, 2 a bad command line, 3 drift, 4 refused to overwrite,
-70 a bug in sftc, 130 interrupted. stdout carries the product, stderr the talk. Each command has a module of its own,
-which is loaded when the command is asked for.
+70 a bug in sftc, 130 interrupted. stdout carries the product, stderr the talk: reports are talk, but the product of
+`validate`, and of any command when they are asked for as one document (`--format json` or `sarif`), which stands alone
+on stdout. Each command has a module of its own, which is loaded when the command is asked for.
 """
 
 import os
@@ -14,13 +15,19 @@ from typing import NoReturn
 import click
 
 from .. import __version__
-from .shared import BUG, INTERRUPTED
+from .exits import BUG, INTERRUPTED
 
 # In the order of the help: a recipe's way to a run, then what is around it. Names are `module:function`.
 COMMANDS = {
+    "init": "init:init",
     "validate": "validate:validate",
     "compile": "compile:compile_command",
     "check": "check:check",
+    "migrate": "migrate:migrate",
+    "diff": "diff:diff",
+    "explain": "explain:explain",
+    "schema": "schema:schema",
+    "completion": "completion:completion",
     "lock": "lock:lock",
     "data": "data:data",
     "export": "export:export",
@@ -50,7 +57,7 @@ def cli() -> None:
 def main() -> NoReturn:
     """The console script `sftc`: `cli` with the three endings of a program told apart."""
     try:
-        sys.exit(cli.main(standalone_mode=False) or 0)
+        sys.exit(cli.main(prog_name="sftc", standalone_mode=False) or 0)
     except click.exceptions.Abort:
         click.echo("interrupted", err=True)
         sys.exit(INTERRUPTED)

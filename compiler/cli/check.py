@@ -11,7 +11,8 @@ from .. import builddir
 from ..compile import artifacts, check_recipe
 from ..manifest import MANIFEST, overrides_in
 from ..render import Artifact
-from .shared import DRIFT, ERRORS, RECIPE, build_dir, overrides, report, report_format, source_of, unusable
+from ..reporters import DOCUMENTS
+from .shared import DRIFT, ERRORS, RECIPE, build_dir, cannot, overrides, report, report_format, source_of
 
 
 @click.command()
@@ -29,16 +30,18 @@ def check(recipe: Path, output: Path, overrides: tuple[str, ...], style: str) ->
       sftc check recipes/quickstart/recipe.yaml -o build/quickstart
     """
     result = check_recipe(*source_of(recipe), overrides)
-    report([result], style, stream=sys.stderr)
     if result.plan is None:
+        report([result], style, sys.stderr)
         sys.exit(ERRORS)
     try:
         files = artifacts(result)
         drift = builddir.scan(output, files)
     except OSError as error:
-        unusable(output, "read", error)
+        report([result], style, sys.stderr, [cannot(output, "read", error)])
+        sys.exit(ERRORS)
+    report([result], style, sys.stderr)
     for path, state in drift.states.items():
-        click.echo(f"{state:<8}  {output / path}")
+        click.echo(f"{state:<8}  {output / path}", err=style in DOCUMENTS)
     if not drift.clean:
         _tell_overrides(output, files)
         sys.exit(DRIFT)

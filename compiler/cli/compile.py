@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -9,6 +10,7 @@ import click
 from .. import builddir
 from ..builddir import State
 from ..compile import Checked, artifacts, check_recipe
+from ..diagnostics import Diagnostic
 from ..plan import Plan
 from ..render import LOCK, Artifact
 from ..summary import layout_line, size_line, task_line
@@ -16,15 +18,15 @@ from .shared import (
     ERRORS,
     RECIPE,
     REFUSED,
+    cannot,
     failed,
     not_empty,
     overrides,
+    problem,
     report,
     report_format,
-    say,
     source_of,
     strict,
-    unusable,
 )
 
 
@@ -57,14 +59,15 @@ def compile_command(
     if (output is None) == (show is None):
         raise click.UsageError("say where to with -o DIR, or what to print with --show ARTIFACT or --plan: one of them")
     result = check_recipe(*source_of(recipe), overrides)
-    report([result], style, stream=sys.stderr)
     if result.plan is None or failed(result, strict):
+        report([result], style, sys.stderr)
         sys.exit(ERRORS)
     files = artifacts(result)
     if output is None:
+        report([result], style, sys.stderr, alone=False)
         _print(show, files)
     else:
-        _write(result, result.plan, files, output, force)
+        _write(result, result.plan, files, output, force, style)
         click.echo(task_line(result), err=True)
 
 
@@ -76,15 +79,20 @@ def _print(show: str | None, files: tuple[Artifact, ...]) -> None:
     click.echo(found.content, nl=False)
 
 
-def _write(result: Checked, plan: Plan, files: tuple[Artifact, ...], output: Path, force: bool) -> None:
+def _write(result: Checked, plan: Plan, files: tuple[Artifact, ...], output: Path, force: bool, style: str) -> None:
     """The build dir, and what was done, file by file."""
+    written: list[str] = []
     try:
         drift = builddir.scan(output, files)
-        _refuse(drift, output, force)
-        _refuse_inputs(result, output)
-        written = builddir.apply(output, files, drift)
+        refused = [*_in_the_way(drift, output, force), *_own_inputs(result, output)]
+        if not refused:
+            written = builddir.apply(output, files, drift)
     except OSError as error:
-        unusable(output, "written", error)
+        report([result], style, sys.stderr, [cannot(output, "written", error)])
+        sys.exit(ERRORS)
+    report([result], style, sys.stderr, refused)
+    if refused:
+        sys.exit(REFUSED)
     for path in drift.having(State.LEFTOVER):
         click.echo(f"  removed    {output / path}", err=True)
     for file in files:
@@ -97,22 +105,20 @@ def _write(result: Checked, plan: Plan, files: tuple[Artifact, ...], output: Pat
     click.echo(f"start it with: {starter} {shlex.quote(str(output / script))}", err=True)
 
 
-def _refuse(drift: builddir.Drift, output: Path, force: bool) -> None:
-    """Ends the program when a file in the way is not ours to replace."""
+def _in_the_way(drift: builddir.Drift, output: Path, force: bool) -> Iterator[Diagnostic]:
+    """The files that are not ours to replace."""
     for path in drift.having(State.FOREIGN):
-        say("SFTC601", f"{output / path} was not written by sftc", "move it away, or compile into another directory")
-    edited = [] if force else drift.having(State.EDITED)
-    for path in edited:
-        say("SFTC602", f"{output / path} was edited", "put the change into the recipe; --force overwrites the edit")
-    if edited or drift.having(State.FOREIGN):
-        sys.exit(REFUSED)
+        help = "move it away, or compile into another directory"
+        yield problem("SFTC601", f"{output / path} was not written by sftc", help)
+    for path in [] if force else drift.having(State.EDITED):
+        help = "put the change into the recipe; --force overwrites the edit"
+        yield problem("SFTC602", f"{output / path} was edited", help)
 
 
-def _refuse_inputs(result: Checked, output: Path) -> None:
+def _own_inputs(result: Checked, output: Path) -> Iterator[Diagnostic]:
     """An input that lies where its copy would go would count as the copy, and go when the recipe needs it no more."""
     for name, path in result.inputs.items():
         target = output / name
         if target.exists() and target.samefile(path):
             what = "lock" if name == LOCK else "chat template"
-            say("SFTC601", f"{target} is the recipe's own {what}", "compile into another directory")
-            sys.exit(REFUSED)
+            yield problem("SFTC601", f"{target} is the recipe's own {what}", "compile into another directory")

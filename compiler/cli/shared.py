@@ -1,4 +1,4 @@
-"""What the commands share: exit codes, common options, and how problems are told."""
+"""What the commands share: common options, exit codes, and how problems are told."""
 
 import contextlib
 import os
@@ -12,11 +12,13 @@ import click
 from .. import overrides as override
 from ..compile import Checked
 from ..diagnostics import Diagnostic, Severity, has_errors
-from ..reporters import REPORTERS
+from ..reporters import DOCUMENTS, REPORTERS
+from .exits import DRIFT as DRIFT
+from .exits import ERRORS as ERRORS
+from .exits import REFUSED as REFUSED
 
 RECIPE = click.Path(path_type=Path)
 STDIN = "<stdin>"
-ERRORS, DRIFT, REFUSED, BUG, INTERRUPTED = 1, 3, 4, 70, 130
 
 
 def not_empty(_context: click.Context, _parameter: click.Parameter, path: Path | str | None) -> Path | None:
@@ -55,11 +57,16 @@ report_format = click.option(
 strict = click.option("--strict", is_flag=True, help="Warnings count as errors.")
 
 
-def report(results: Iterable[Checked], style: str, stream: object) -> None:
+def report(
+    results: Iterable[Checked], style: str, stream: object, more: Iterable[Diagnostic] = (), *, alone: bool = True
+) -> None:
+    """Tell what is wrong with recipes, and then `more`. A document goes to stdout, if it stands alone there."""
+    results = list(results)
     found = [diagnostic for result in results for diagnostic in result.diagnostics]
     sources = {name: text for result in results for name, text in result.texts.items()}
-    if found or style == "json":
-        click.echo(REPORTERS[style](found, sources, colour(stream)), file=stream, nl=False)  # type: ignore[arg-type]
+    stream = sys.stdout if alone and style in DOCUMENTS else stream
+    if text := REPORTERS[style]([*found, *more], sources, colour(stream)):
+        click.echo(text, file=stream, nl=False)  # type: ignore[arg-type]
 
 
 def colour(stream: object) -> bool:
@@ -86,11 +93,19 @@ def answer[T](found: T | None) -> T:
 
 
 def unusable(output: Path, verb: str, error: OSError) -> NoReturn:
-    reason = f"{output} cannot be {verb}: {error.strerror or error}"
-    say("SFTC603", reason, "check the path, its permissions and the free disk space")
+    report([], "text", sys.stderr, [cannot(output, verb, error)])
     sys.exit(ERRORS)
 
 
 def say(code: str, message: str, help: str) -> None:
-    problem = Diagnostic(code=code, severity=Severity.ERROR, message=message, help=help)
-    click.echo(REPORTERS["text"]([problem], {}, colour(sys.stderr)), err=True, nl=False)
+    report([], "text", sys.stderr, [problem(code, message, help)])
+
+
+def cannot(output: Path, verb: str, error: OSError) -> Diagnostic:
+    reason = f"{output} cannot be {verb}: {error.strerror or error}"
+    return problem("SFTC603", reason, "check the path, its permissions and the free disk space")
+
+
+def problem(code: str, message: str, help: str) -> Diagnostic:
+    """An error about a file that is no recipe."""
+    return Diagnostic(code=code, severity=Severity.ERROR, message=message, help=help)

@@ -108,7 +108,7 @@ def test_packages_are_those_on_disk() -> None:
 
 def test_every_module_is_short() -> None:
     lengths = {relative(path): len(path.read_text().splitlines()) for path in SOURCES}
-    tables = {"compiler/codes.py"}
+    tables = {"compiler/codes.py", "compiler/examples.py"}
     assert not {path: length for path, length in lengths.items() if length > 400 and path not in tables}
     assert sorted(lengths.values())[len(lengths) // 2] <= 150
 

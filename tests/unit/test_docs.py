@@ -1,13 +1,20 @@
-"""What the docs repeat from data, such as the recipe schema: rewritten by --update-golden, and compared here."""
+"""The generated pages of docs/: the recipe reference, the codes, the commands, the tables of models.
+
+--update-golden rewrites them.
+"""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
+from sftc.compiler.cli import COMMANDS, cli
 from sftc.compiler.codes import CODES
+from sftc.compiler.pages import code_page
 from sftc.compiler.parameters import Parameters, parameters
 from sftc.compiler.presets import hub_names, not_offered, preset, preset_names
 from sftc.compiler.schemas import leaves, recipe_schema
@@ -56,9 +63,10 @@ def _row(key: str, leaf: dict[str, Any]) -> str:
     return f"| `{key}` | {leaf['description'].replace('|', chr(92) + '|')} | {kind} | {default} | {flags} |"
 
 
-def code_reference() -> str:
-    rows = [f"## {code}: {entry.title}\n\n{entry.explanation}\n" for code, entry in CODES.items()]
-    return "# Error codes\n\n" + "\n".join(rows)
+def code_index() -> str:
+    rows = "".join(f"| [{code}]({code}.md) | {entry.title} |\n" for code, entry in CODES.items())
+    intro = "Each report of sftc has a code; `sftc explain CODE` prints its page. A released code keeps its meaning."
+    return f"# Codes\n\n{intro}\n\n| code | what it is |\n|---|---|\n{rows}"
 
 
 def _presets(count: Callable[[str], Parameters]) -> Iterator[str]:
@@ -98,8 +106,82 @@ def test_the_tables_of_models_are_up_to_date(check, request: pytest.FixtureReque
     assert page.read_text(encoding="utf-8") == text
 
 
-@pytest.mark.parametrize(("name", "text"), [("recipe.md", recipe_reference), ("codes.md", code_reference)])
-def test_the_reference_is_up_to_date(name: str, text, request: pytest.FixtureRequest) -> None:  # type: ignore[no-untyped-def]
+def commands() -> Iterator[tuple[click.Context, click.Command]]:
+    """Every command that is no group, in the order of the help."""
+
+    def walk(command: click.Command, context: click.Context) -> Iterator[tuple[click.Context, click.Command]]:
+        if not isinstance(command, click.Group):
+            yield context, command
+            return
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            assert child is not None
+            settings = {**command.context_settings, **child.context_settings, "terminal_width": 100}
+            yield from walk(child, click.Context(child, context, info_name=name, **settings))
+
+    yield from walk(cli, click.Context(cli, info_name="sftc", terminal_width=100))
+
+
+def name_of(context: click.Context) -> str:
+    return context.command_path.removeprefix("sftc ").replace(" ", "-")
+
+
+def command_page(context: click.Context, command: click.Command) -> str:
+    return f"# {context.command_path}\n\n```text\n{command.get_help(context)}\n```\n"
+
+
+def command_index() -> str:
+    rows = "".join(
+        f"| [{context.command_path}]({name_of(context)}.md) | {command.get_short_help_str(200)} |\n"
+        for context, command in commands()
+    )
+    codes = (
+        "Exit codes: 0 done, 1 the recipe has errors (or warnings, with `--strict`), 2 a bad command line, "
+        "3 drift or a difference, 4 refused to overwrite, 70 a bug in sftc, 130 interrupted."
+    )
+    streams = (
+        "stdout carries the product, stderr the talk. A report is talk, except that of `validate`, "
+        "whose product it is, and a report that is one document (`--format json` or `sarif`), "
+        "which stands alone on stdout."
+    )
+    return f"# Commands\n\n{codes}\n\n{streams}\n\n| command | what it does |\n|---|---|\n{rows}"
+
+
+def pages() -> dict[str, str]:
+    """Every generated page, by its path under docs/."""
+    found = {"recipe.md": recipe_reference(), "codes/README.md": code_index(), "commands/README.md": command_index()}
+    found |= {f"codes/{code}.md": code_page(code) for code in CODES}
+    return found | {
+        f"commands/{name_of(context)}.md": command_page(context, command) for context, command in commands()
+    }
+
+
+def test_the_references_are_up_to_date(request: pytest.FixtureRequest) -> None:
+    wanted = pages()
+    there = {path.relative_to(DOCS).as_posix() for folder in ("codes", "commands") for path in DOCS.glob(f"{folder}/*")}
     if request.config.getoption("--update-golden"):
-        (DOCS / name).write_text(text(), encoding="utf-8")
-    assert (DOCS / name).read_text(encoding="utf-8") == text()
+        for stale in there - set(wanted):
+            (DOCS / stale).unlink()
+        for path, text in wanted.items():
+            (DOCS / path).parent.mkdir(exist_ok=True)
+            (DOCS / path).write_text(text, encoding="utf-8")
+        there = {path for path in wanted if "/" in path}
+    assert there == {path for path in wanted if "/" in path}
+    for path, text in wanted.items():
+        assert (DOCS / path).read_text(encoding="utf-8") == text, path
+
+
+def test_every_command_has_an_example_that_names_it() -> None:
+    seen = 0
+    for context, command in commands():
+        examples = (command.help or "").partition("Example")[2]
+        assert context.command_path in examples, context.command_path
+        seen += 1
+    assert seen >= len(COMMANDS)
+
+
+@pytest.mark.parametrize("page", sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")))
+def test_links_lead_somewhere(page: str) -> None:
+    text = (DOCS / page).read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert (DOCS / page).parent.joinpath(link).exists(), link

@@ -199,7 +199,7 @@ def test_a_base_is_an_input_and_its_comments_are_none(tmp_path: Path) -> None:
     # A value that the recipe replaces changes nothing that runs, and is an input all the same.
     (tmp_path / "b.yaml").write_text(COMMON.replace("name: common", "name: renamed"))
     renamed = compiled(tmp_path, "r.yaml")
-    assert {path for path in first if first[path] != renamed[path]} == {"manifest.json", "SHA256SUMS"}
+    assert {path for path in first if commented[path] != renamed[path]} == {"manifest.json", "SHA256SUMS"}
 
 
 def test_overrides_are_inputs_in_any_order_and_spelling(tmp_path: Path) -> None:

