@@ -16,7 +16,7 @@ from .render import Artifact, render
 from .resolve import resolve
 from .rules import check_rules
 from .schemas import recipe_schema
-from .source import SourceFile, read_source
+from .source import SourceFile, read_source, source_from_bytes
 from .task import resolve_task
 from .validate import validate
 
@@ -34,6 +34,16 @@ class Checked:
 def check_recipe(path: Path, name: str) -> Checked:
     """Read and check the recipe at `path`, called `name` in messages: every stage that can still speak does."""
     source, found = read_source(path, name)
+    return _check(source, found, path)
+
+
+def check_text(text: str, name: str) -> Checked:
+    """The same for a recipe that is not on disk; files that it names are looked for in the current directory."""
+    source, found = source_from_bytes(text.encode(), name)
+    return _check(source, found, Path(name))
+
+
+def _check(source: SourceFile | None, found: list[Diagnostic], path: Path) -> Checked:
     document = None
     if source is not None:
         document, more = load(source)

@@ -23,6 +23,7 @@ COMMANDS = {
     "check": "check:check",
     "data": "data:data",
     "export": "export:export",
+    "import": "import_:import_group",
 }
 
 

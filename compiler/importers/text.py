@@ -1,0 +1,87 @@
+"""The recipe as text: in the order of the schema, each value with the line that it comes from."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..scalars import resolve_plain
+from ..schemas import leaves, recipe_schema
+from ..wording import written
+from .ledger import Entry, Fate, Value
+
+MODELINE = "# yaml-language-server: $schema=recipe.schema.json"
+LONGEST = 120
+
+
+def recipe_text(values: Mapping[str, Value], entries: list[Entry], title: str) -> str:
+    """`values` by dotted key. Required keys without one are left as comments to fill in."""
+    stated = {key: value for key, value in values.items() if not _by_default(key, value)}
+    lines = [MODELINE, f"# {title}"]
+    for name, schema in recipe_schema()["properties"].items():
+        if "properties" not in schema:
+            lines += _line(name, stated[name], "") if name in stated else []
+            continue
+        section = list(_section(name, schema, stated, ""))
+        lines += ["", *section] if section else []
+    return "\n".join([*lines, *_left_out(entries)]) + "\n"
+
+
+def _section(prefix: str, schema: Mapping[str, Any], stated: Mapping[str, Value], indent: str) -> Iterator[str]:
+    inner = indent + "  "
+    body: list[str] = []
+    for name, child in schema["properties"].items():
+        key = f"{prefix}.{name}"
+        if "properties" in child:
+            body += _section(key, child, stated, inner)
+        elif child["type"] == "object":
+            entries = sorted(other for other in stated if other.startswith(f"{key}."))
+            body += [f"{inner}{name}:"] if entries else []
+            body += [line for entry in entries for line in _line(entry, stated[entry], inner + "  ", key)]
+        elif key in stated:
+            body += _line(key, stated[key], inner)
+        elif name in schema.get("required", ()) and f"{prefix}.preset" not in stated:
+            body.append(f"{inner}# {name}: is missing ({child['title'][0].lower()}{child['title'][1:]})")
+    if body:
+        yield f"{indent}{prefix.rpartition('.')[2]}:"
+        yield from body
+
+
+def _line(key: str, value: Value, indent: str, prefix: str | None = None) -> list[str]:
+    name = key.removeprefix(f"{prefix}.") if prefix else key.rpartition(".")[2]
+    line = f"{indent}{name}: {spelled(value.value, value.text)}"
+    return [_cut(f"{line} # {value.comment}") if value.comment else line]
+
+
+def spelled(value: Any, text: str) -> str:
+    """A value as YAML on one line; a number as the source spells it, where that is the same number to YAML."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        same, refusal = resolve_plain(text) if text else (None, None)
+        if refusal is None and same == value and type(same) is type(value) and text[0].isdigit():
+            return text
+        return json.dumps(value)
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False)
+    return written(value)
+
+
+def _by_default(key: str, value: Value) -> bool:
+    """What only a preset or a default of the source says, and the recipe's own default says too."""
+    schema = dict(leaves()).get(key, {})
+    own = value.setting.own if value.setting else False
+    return not own and value.setting is not None and value.value == schema.get("default", ...)
+
+
+def _left_out(entries: list[Entry]) -> Iterator[str]:
+    left = [entry for entry in entries if entry.fate is Fate.UNMAPPED]
+    if not left:
+        return
+    yield ""
+    yield f"# Not mapped ({len(left)}):"
+    for entry in left:
+        yield _cut(f"#   {entry.setting.where}: {entry.setting.shown}", 72) + f"  -- {entry.note}"
+
+
+def _cut(line: str, longest: int = LONGEST) -> str:
+    line = re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", line)
+    return line if len(line) <= longest else f"{line[: longest - 3]}..."
