@@ -358,6 +358,11 @@ _ROWS: dict[str, tuple[str, str]] = {
         "a command line that is missing, or given twice",
         "A recipe is one run: one command that starts Megatron, or one list of its options.",
     ),
+    "SFTC710": (
+        "values that a source does not hold",
+        "Rows, a tokenizer, the first weights and the number of GPUs are said in other places there, or in none. "
+        "Give them to the import with `--set KEY=VALUE`, or fill in the draft.",
+    ),
 }
 
 CODES: dict[str, Code] = {code: Code(title=title, explanation=text) for code, (title, text) in _ROWS.items()}

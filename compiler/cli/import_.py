@@ -11,7 +11,9 @@ from .. import builddir
 from ..importers.finish import Imported
 from ..importers.given import GivenError, read_given
 from ..importers.ledger import Fate
-from ..importers.primus import Request, import_primus
+from ..importers.megatron import import_megatron
+from ..importers.primus import import_primus
+from ..importers.request import Request
 from ..reporters import REPORTERS
 from .shared import ERRORS, RECIPE, REFUSED, colour, report_format, say, unusable
 
@@ -78,6 +80,22 @@ def primus(file: Path, root: Path | None, **rest: Any) -> None:
     _end(import_primus(file, click.format_filename(file), request), **rest)
 
 
+@import_group.command()
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@common
+def megatron(file: Path, **rest: Any) -> None:
+    """A recipe from FILE, a script that starts Megatron, or a list of its options; `-` is standard input.
+
+    The script is read, never run. A command line without --sft does not say that it is SFT: say it with --task.
+
+    \b
+    Example:
+      sftc import megatron train.sh --task sft --env DATA_PATH=data --set tokenizer.path=tokenizers/llama-3
+    """
+    path, name = (None, "<stdin>") if str(file) == "-" else (file, click.format_filename(file))
+    _end(import_megatron(path, name, _request(rest)), **rest)
+
+
 def _request(rest: Mapping[str, Any], root: Path | None = None) -> Request:
     output = rest["output"]
     return Request(
@@ -92,7 +110,7 @@ def _request(rest: Mapping[str, Any], root: Path | None = None) -> Request:
 def _end(done: Imported, *, output: Path | None, force: bool, draft: bool, style: str, **_: Any) -> None:
     if done.diagnostics or style == "json":
         click.echo(REPORTERS[style](done.diagnostics, done.sources, colour(sys.stderr)), err=True, nl=False)
-    _account(done)
+    _account(done, listed=bool(done.text) and output is None and (done.valid or draft))
     if done.text and (done.valid or draft):
         _write(done.text, output, force)
     if not done.valid:
@@ -101,9 +119,10 @@ def _end(done: Imported, *, output: Path | None, force: bool, draft: bool, style
         sys.exit(ERRORS)
 
 
-def _account(done: Imported) -> None:
+def _account(done: Imported, *, listed: bool) -> None:
+    """`listed`: the recipe on stdout ends with what was not mapped."""
     for entry in done.entries:
-        if entry.fate is Fate.UNMAPPED:
+        if entry.fate is Fate.UNMAPPED and not listed:
             click.echo(f"not mapped: {entry.setting.where}: {entry.setting.shown}: {entry.note}", err=True)
     counts = ", ".join(f"{done.count(fate)} {fate}" for fate in Fate)
     if done.entries:

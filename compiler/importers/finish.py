@@ -1,13 +1,14 @@
 """What every import ends with: the recipe's text, put through the checks of `sftc validate`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ..compile import check_text
 from ..diagnostics import Diagnostic, Severity, has_errors, sort_diagnostics
+from ..schemas import leaves
 from .ledger import Entry, Fate, Ledger
-from .text import recipe_text
+from .text import example, is_missing, recipe_text
 
 FLAG_CODES = ("SFTC301", "SFTC302", "SFTC303", "SFTC304")
 
@@ -50,7 +51,9 @@ def finish(
     checked = check_text(text, output).diagnostics
     if any(one.code in ("SFTC703", "SFTC704") for one in own):
         checked = [one for one in checked if one.code not in FLAG_CODES]
-    checked = [_fillable(one) for one in checked]
+    if missing := [key for key, _ in leaves() if is_missing(key, ledger.values)]:
+        own.append(_unsaid(missing))
+        checked = [one for one in checked if one.code != "SFTC207"]
     return Imported(
         text=text,
         entries=tuple(entries),
@@ -70,8 +73,12 @@ def _place(entry: Entry) -> tuple[bool, str, int]:
     return (not entry.setting.own, span.file if span else "", span.line if span else 0)
 
 
-def _fillable(one: Diagnostic) -> Diagnostic:
-    """A missing key can be given to the import at once."""
-    if one.severity is not Severity.ERROR or one.code not in ("SFTC207", "SFTC437", "SFTC441"):
-        return one
-    return replace(one, help=f"{one.help}\nor import with `--set KEY=VALUE`" if one.help else "import with `--set KEY=VALUE`")
+def _unsaid(keys: list[str]) -> Diagnostic:
+    lines = "\n".join(f"--set {key}={example(key)}" for key in keys)
+    count = "a value" if len(keys) == 1 else f"{len(keys)} values"
+    return Diagnostic(
+        code="SFTC710",
+        severity=Severity.ERROR,
+        message=f"{count} that a recipe needs cannot be taken from the source: {', '.join(f'`{key}`' for key in keys)}",
+        help=f"say what is right for your run, such as\n{lines}",
+    )

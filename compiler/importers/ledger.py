@@ -58,10 +58,14 @@ class Value:
 
 @dataclass(slots=True, kw_only=True)
 class Ledger:
-    """`settings` holds the last word on each `dest`; `tool` is what messages call the source."""
+    """`settings` holds the last word on each `dest`; `tool` is what messages call the source.
+
+    `given` are values of the recipe that the command line says.
+    """
 
     tool: str
     settings: Mapping[str, Setting]
+    given: Mapping[str, Any] = field(default_factory=dict)
     values: dict[str, Value] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
     diagnostics: list[Diagnostic] = field(default_factory=list)
@@ -74,7 +78,10 @@ class Ledger:
         """`key` takes the value of `setting`, or another one that follows from it."""
         given = setting.value if value is None else value
         text = setting.text if value is None else ""
-        new = Value(value=given, text=text, comment=f"{setting.where}: {setting.shown}", setting=setting)
+        same = setting.name.lstrip("-").replace("-", "_") == key.rpartition(".")[2]
+        plain = same and setting.shown == f"{setting.name}: {text}"
+        comment = setting.where if plain else f"{setting.where}: {setting.shown}"
+        new = Value(value=given, text=text, comment=comment, setting=setting)
         old = self.values.get(key)
         if old and old.setting and (old.setting.own or not setting.own):
             if old.value != given:
@@ -84,7 +91,6 @@ class Ledger:
                 return
         else:
             self.values[key] = new
-        same = setting.name.lstrip("-").replace("-", "_") == key.rpartition(".")[2]
         self.entries.append(Entry(setting=setting, fate=Fate.MAPPED if same else Fate.RENAMED, key=key, note=note))
 
     def skip(self, setting: Setting, note: str) -> None:

@@ -6,9 +6,8 @@ and not taken.
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..diagnostics import Severity
 from ..rules.launch import SECRET
@@ -17,26 +16,14 @@ from .finish import Imported, failed, finish
 from .foreign import Files
 from .ledger import Entry, Fate, Ledger, Setting
 from .primus_source import Experiment, read_experiment
+from .request import Request
 from .settle import settle
+from .table import dest_of
 
 MARKERS = ("is_instruction_dataset", "is_sft")
 STAGES: Mapping[str, flag.Kind] = {"sft": "sft", "pretrain": "pretrain"}
 FULL_ONLY = "sftc trains all weights; LoRA is not supported yet"
 NAME = re.compile(r"[^A-Za-z0-9._-]+")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What the command line says: values for placeholders, values of the recipe, the kind of task.
-
-    `root` is a checkout of Primus; `output` is what reports call the recipe.
-    """
-
-    variables: Mapping[str, str] = field(default_factory=dict)
-    given: Mapping[str, Any] = field(default_factory=dict)
-    task: flag.Kind | None = None
-    root: Path | None = None
-    output: str = "<recipe>"
 
 
 def import_primus(path: Path, name: str, request: Request) -> Imported:
@@ -45,9 +32,10 @@ def import_primus(path: Path, name: str, request: Request) -> Imported:
     read = read_experiment(path, name, files, variables=request.variables, root=request.root)
     if read is None:
         return failed(files.diagnostics, files.sources)
-    merged = {**read.overrides, **{dest: one for dest, one in read.presets.items() if dest not in read.overrides}}
+    overrides, layers = _by_dest(read.overrides), _by_dest(read.presets)
+    merged = {**overrides, **{dest: one for dest, one in layers.items() if dest not in overrides}}
     flat = {dest: one for dest, one in merged.items() if "." not in dest and dest not in (*MARKERS, "stage", "peft")}
-    ledger = Ledger(tool="Primus", settings=flat)
+    ledger = Ledger(tool="Primus", settings=flat, given=request.given)
     kind = flag.decide(ledger, list(_statements(ledger, read, merged, request.task)), read.place, _hint(read))
     settle(ledger, complete=read.complete)
     start.first_weights(ledger, sft=kind != "pretrain", complete=read.complete)
@@ -64,6 +52,10 @@ def import_primus(path: Path, name: str, request: Request) -> Imported:
         sources=files.sources,
         diagnostics=files.diagnostics,
     )
+
+
+def _by_dest(settings: Mapping[str, Setting]) -> dict[str, Setting]:
+    return {dest: replace(one, dest=dest) for name, one in settings.items() for dest in [dest_of(name)]}
 
 
 def _statements(

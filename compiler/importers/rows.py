@@ -76,10 +76,14 @@ def tokenizer_type(ledger: Ledger, setting: Setting) -> None:
 def evaluation(ledger: Ledger, setting: Setting) -> None:
     if not setting.value or ledger["eval_iters"] == 0:
         ledger.skip(setting, "nothing is evaluated")
-    elif not ledger["valid_data_path"] or ledger.tool == "Megatron":
+    elif not {VALID, "data.valid_fraction"} & set(ledger.given) and not _names_validation(ledger):
         ledger.leave(setting, f"no validation rows are named; write `{VALID}` and `eval.{setting.dest}`")
     else:
         ledger.put(setting, f"eval.{setting.dest}")
+
+
+def _names_validation(ledger: Ledger) -> bool:
+    return bool(ledger["valid_data_path"]) and ledger.tool != "Megatron"
 
 
 def packed_attention(ledger: Ledger, setting: Setting) -> None:

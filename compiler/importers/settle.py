@@ -92,7 +92,7 @@ def _key(option: str) -> str:
 
 def _unknown(ledger: Ledger, setting: Setting) -> None:
     if setting.value is False and not setting.name.startswith("-"):
-        ledger.skip(setting, f"{ledger.tool}'s own, and off")
+        ledger.skip(setting, f"known to {ledger.tool} alone, and off")
         return
     option = "--" + setting.dest.replace("_", "-")
     versions = versions_with(option)
@@ -100,7 +100,7 @@ def _unknown(ledger: Ledger, setting: Setting) -> None:
     if setting.name.startswith("-"):
         reason = "Megatron has no such option" + (f" (but {', '.join(versions)} has it)" if versions else "")
     else:
-        reason = f"{ledger.tool}'s own; Megatron has no such option"
+        reason = f"known to {ledger.tool} alone"
     ledger.leave(setting, reason + (f"; did you mean `{guess}`?" if guess else ""))
 
 

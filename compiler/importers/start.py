@@ -41,7 +41,8 @@ def checkpoint_format(ledger: Ledger, setting: Setting) -> None:
 
 def starts_from_checkpoint(ledger: Ledger) -> bool:
     first = ledger["load"]
-    return bool(ledger["pretrained_checkpoint"]) or bool(first and first != ledger["save"])
+    named = ledger["pretrained_checkpoint"] or (first and first != ledger["save"])
+    return bool(named or "model.load" in ledger.given)
 
 
 def first_weights(ledger: Ledger, *, sft: bool, complete: bool) -> None:
@@ -50,7 +51,7 @@ def first_weights(ledger: Ledger, *, sft: bool, complete: bool) -> None:
     Without `model.load`, what Megatron does with `finetune` has nothing to apply to.
     """
     if starts_from_checkpoint(ledger):
-        if complete and "model.load" in ledger.values:
+        if complete and "model.load" in ledger.values and ledger["finetune"] is None:
             ledger.fill("checkpoint.finetune", False, "Megatron's default: without finetune it continues that run")
     elif not sft and "model.load" not in ledger.values:
         ledger.fill("model.init", "random", "no checkpoint is named to start from")

@@ -35,6 +35,15 @@ def options_by_dest() -> dict[str, tuple[Option, ...]]:
 
 
 @cache
+def dest_of(name: str) -> str:
+    """Megatron's `dest` for the name of an option that takes a value: `norm_epsilon` is kept as `layernorm_epsilon`."""
+    if name in options_by_dest():
+        return name
+    option = option_table(target()).get("--" + name.replace("_", "-"))
+    return option.dest if option and not option.is_flag else name
+
+
+@cache
 def defaults() -> dict[str, Any]:
     """What Megatron takes where nothing is said; the first option of a `dest` decides, as in argparse."""
     found: dict[str, Any] = {}

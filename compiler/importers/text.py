@@ -30,6 +30,7 @@ def recipe_text(values: Mapping[str, Value], entries: list[Entry], title: str) -
 def _section(prefix: str, schema: Mapping[str, Any], stated: Mapping[str, Value], indent: str) -> Iterator[str]:
     inner = indent + "  "
     body: list[str] = []
+    missing: list[str] = []
     for name, child in schema["properties"].items():
         key = f"{prefix}.{name}"
         if "properties" in child:
@@ -40,17 +41,39 @@ def _section(prefix: str, schema: Mapping[str, Any], stated: Mapping[str, Value]
             body += [line for entry in entries for line in _line(entry, stated[entry], inner + "  ", key)]
         elif key in stated:
             body += _line(key, stated[key], inner)
-        elif name in schema.get("required", ()) and f"{prefix}.preset" not in stated:
-            body.append(f"{inner}# {name}: is missing ({child['title'][0].lower()}{child['title'][1:]})")
+        elif is_missing(key, stated):
+            missing.append(f"# {name}: is missing ({child['title'][0].lower()}{child['title'][1:]})")
     if body:
         yield f"{indent}{prefix.rpartition('.')[2]}:"
+        yield from [f"{inner}{comment}" for comment in missing]
         yield from body
+    elif missing:
+        yield from [f"{indent}{comment}" for comment in missing]
+        yield f"{indent}{prefix.rpartition('.')[2]}: {{}}"
+
+
+def is_missing(key: str, stated: Mapping[str, Value]) -> bool:
+    """Whether a recipe has to say `key`, or another in its place, and does not."""
+    if key == "data.train_data_path":
+        return not {key, "data.sources"} & set(stated)
+    if key == "model.load":
+        return not {key, "model.init"} & set(stated)
+    schema = recipe_schema()
+    for part in key.split("."):
+        required = part in schema.get("required", ())
+        schema = schema["properties"][part]
+    return required and key not in stated and not (key.startswith("model.") and "model.preset" in stated)
 
 
 def _line(key: str, value: Value, indent: str, prefix: str | None = None) -> list[str]:
     name = key.removeprefix(f"{prefix}.") if prefix else key.rpartition(".")[2]
     line = f"{indent}{name}: {spelled(value.value, value.text)}"
     return [_cut(f"{line} # {value.comment}") if value.comment else line]
+
+
+def example(key: str) -> str:
+    """The schema's first example of a value, as a word."""
+    return str(dict(leaves())[key]["examples"][0])
 
 
 def spelled(value: Any, text: str) -> str:
