@@ -321,7 +321,7 @@ _ROWS: dict[str, tuple[str, str]] = {
     "SFTC603": ("a build dir that cannot be written", "The path, the permissions or the disk do not allow it."),
     # 7xx: imports
     "SFTC701": (
-        "a variable without a value",
+        "a variable of a source",
         "An import looks at no environment: what a variable holds is said with `--env NAME=VALUE`, or by its default.",
     ),
     "SFTC702": (

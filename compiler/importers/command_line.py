@@ -13,6 +13,10 @@ from .table import target
 
 # torchrun's own options; those without a value.
 LAUNCHER_FLAGS = frozenset({"standalone", "no_python", "run_path", "use_env", "m", "module"})
+# Nothing of these is carried over, so that it does not matter if their values are known.
+NOT_CARRIED = frozenset(
+    {"data_path", "train_data_path", "valid_data_path", "test_data_path", "tokenizer_model", "vocab_file", "merge_file"}
+)
 NUMBER = re.compile(r"-\.?\d.*")
 
 
@@ -56,9 +60,13 @@ def megatron_settings(words: tuple[Word, ...], places: Places, scope: Scope, led
     found: dict[str, Setting] = {}
     for word, name, values in options(words):
         option = table.get(name)
+        values = _within(ledger, scope, places, option, values)
         setting = _setting(word, name, values, option, places)
-        if unknown(ledger, scope, places, name, [word, *values]):
+        if setting.dest in NOT_CARRIED:
+            found[setting.dest] = setting
+        elif unknown(ledger, scope, places, name, [word, *values]):
             ledger.leave(setting, "its value is not known")
+            ledger.unsure.add(setting.dest)
         elif option and (wrong := problem(option, name, _typed(option, values))):
             ledger.report("SFTC503", wrong, setting.span)
             ledger.leave(setting, "a value that Megatron does not take")
@@ -72,6 +80,16 @@ def megatron_settings(words: tuple[Word, ...], places: Places, scope: Scope, led
                 ledger.report("SFTC705", message, setting.span, severity=Severity.WARNING, related=(first,))
             found[setting.dest] = setting
     return found
+
+
+def _within(ledger: Ledger, scope: Scope, places: Places, option: Option | None, values: list[Word]) -> list[Word]:
+    """The values that the option takes; what is unknown behind them may be further options, and is reported."""
+    if option is None or not (option.is_flag or option.nargs in (None, "?")):
+        return values
+    taken = 0 if option.is_flag else 1
+    surplus = [word for word in values[taken:] if word.text == UNKNOWN]
+    unknown(ledger, scope, places, "the options", surplus)
+    return [*values[:taken], *(word for word in values[taken:] if word.text != UNKNOWN)]
 
 
 def launcher_settings(words: tuple[Word, ...], places: Places, scope: Scope, ledger: Ledger) -> tuple[Word, ...]:
@@ -113,7 +131,8 @@ def unknown(ledger: Ledger, scope: Scope, places: Places, name: str, words: list
         place = Word(text="$", places=(at,))
         said = f"`--env {reason.name}=VALUE` says what it is" if reason.name else "write the value into the script"
         code = "SFTC701" if reason.name and "no value" in reason.because else "SFTC708"
-        ledger.report(code, f"what follows `{name}` is not known: {reason.because}", places.span(place), help=said)
+        what = f"the value of `{name}`" if name.startswith("-") else "a part of the options"
+        ledger.report(code, f"{what} is not known: {reason.because}", places.span(place), help=said)
     return bool(offsets)
 
 
@@ -137,7 +156,7 @@ def _value(name: str, values: list[Word], option: Option | None) -> Any:
     if option.is_flag:
         return option.action == "store_true" or (option.action == "boolean_optional" and not name.startswith("--no-"))
     typed = list(_typed(option, values))
-    return typed[0] if option.nargs in (None, "?") and len(typed) == 1 else typed
+    return typed[0] if len(typed) == 1 else typed
 
 
 def _typed(option: Option, values: list[Word]) -> tuple[Any, ...]:

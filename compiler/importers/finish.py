@@ -57,7 +57,7 @@ def finish(
     return Imported(
         text=text,
         entries=tuple(entries),
-        diagnostics=tuple([*sort_diagnostics(own), *sort_diagnostics(checked)]),
+        diagnostics=(*sort_diagnostics(own), *sort_diagnostics(checked)),
         sources={**sources, output: text},
     )
 

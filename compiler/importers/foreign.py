@@ -1,4 +1,4 @@
-"""YAML of other tools, with the place of every value; files that build on others by `extends`, `includes` or `bases`."""
+"""YAML of other tools, with the place of every value. Files build on others by `extends`, `includes` or `bases`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,16 +27,22 @@ class Leaf:
 
 @dataclass(slots=True, kw_only=True)
 class Files:
-    """The files read so far, for reports; `diagnostics` about them."""
+    """The files read so far, for reports, and `diagnostics` about them.
+
+    `partial` once a file that they build on is missing.
+    """
 
     sources: dict[str, str]
     diagnostics: list[Diagnostic]
+    partial: bool = False
 
 
-def read_leaves(path: Path, name: str, files: Files, above: tuple[Path, ...] = ()) -> list[Leaf] | None:
+def read_leaves(
+    path: Path, name: str, files: Files, *, preset: bool = False, above: tuple[Path, ...] = ()
+) -> list[Leaf] | None:
     """Every value of the file at `path` and of those that it builds on; the last word on a pointer wins.
 
-    None if the file itself cannot be read.
+    None if the file itself cannot be read. A file that a `preset` builds on may be missing.
     """
     source, found = read_source(path, name)
     files.diagnostics += found
@@ -52,11 +58,14 @@ def read_leaves(path: Path, name: str, files: Files, above: tuple[Path, ...] = (
         if (here := path.parent / base.value) in (*above, path) or len(above) > 8:
             files.diagnostics.append(_problem(f"`{base.value}` builds on itself", base.span, "remove the line"))
         elif not here.is_file():
-            help = "copy it next to the file that names it, or take the line out"
-            files.diagnostics.append(_problem(f"there is no file `{base.value}`", base.span, help))
+            help = "what it sets is not in the recipe: copy it to the place that the line names"
+            severity = Severity.WARNING if preset else Severity.ERROR
+            files.diagnostics.append(_problem(f"there is no file `{base.value}`", base.span, help, severity))
+            files.partial = True
         else:
             short = base.value.rpartition("/")[2]
-            leaves |= {leaf.pointer: leaf for leaf in read_leaves(here, short, files, (*above, path)) or []}
+            below = read_leaves(here, short, files, preset=preset, above=(*above, path))
+            leaves |= {leaf.pointer: leaf for leaf in below or []}
     for leaf in _leaves(document, document.data, ""):
         if leaf.pointer.split("/")[1] not in BUILDS_ON:
             # A mapping in the place of a value, or the other way round, replaces all of it.
@@ -96,9 +105,7 @@ def _leaf(document: RecipeDocument, pointer: str, value: Any) -> Leaf:
     place = document.places[pointer]
     text = document.source.slice(place.value)
     name = document.source.name
-    return Leaf(
-        pointer=pointer, value=value, key=place.key or place.value, span=place.value, text=text, file=name
-    )
+    return Leaf(pointer=pointer, value=value, key=place.key or place.value, span=place.value, text=text, file=name)
 
 
 def _repeats_itself(one: Diagnostic, source: SourceFile) -> bool:
@@ -109,5 +116,5 @@ def _repeats_itself(one: Diagnostic, source: SourceFile) -> bool:
     return lines[one.span.line - 1].split("#")[0].strip() == lines[one.related[0].span.line - 1].split("#")[0].strip()
 
 
-def _problem(message: str, span: Span, help: str) -> Diagnostic:
-    return Diagnostic(code="SFTC706", severity=Severity.ERROR, message=message, span=span, help=help)
+def _problem(message: str, span: Span, help: str, severity: Severity = Severity.ERROR) -> Diagnostic:
+    return Diagnostic(code="SFTC706", severity=severity, message=message, span=span, help=help)

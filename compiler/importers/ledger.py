@@ -60,7 +60,7 @@ class Value:
 class Ledger:
     """`settings` holds the last word on each `dest`; `tool` is what messages call the source.
 
-    `given` are values of the recipe that the command line says.
+    `given` are values of the recipe that the command line says; `unsure` has each `dest` whose value is unknown.
     """
 
     tool: str
@@ -69,6 +69,7 @@ class Ledger:
     values: dict[str, Value] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
     diagnostics: list[Diagnostic] = field(default_factory=list)
+    unsure: set[str] = field(default_factory=set)
 
     def __getitem__(self, dest: str) -> Any:
         """The value that the source gives to `dest`, or None."""
@@ -134,6 +135,13 @@ class Ledger:
             help="keep one of the two",
             related=(Related(message=f"`{first.name}` stands here", span=first.span),),
         )
+
+
+def defaulted(ledger: Ledger, names: Iterable[str]) -> None:
+    """Say which variables of the source took their default."""
+    if shown := ", ".join(f"`{name}`" for name in dict.fromkeys(names)):
+        help = "`--env NAME=VALUE` gives another value; the environment is not looked at"
+        ledger.report("SFTC701", f"taken by default: {shown}", None, help=help, severity=Severity.NOTE)
 
 
 type Handler = Callable[[Ledger, Setting], None]

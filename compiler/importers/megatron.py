@@ -12,7 +12,7 @@ from . import flag, start
 from .command_line import Places, launcher_settings, megatron_settings
 from .expansion import UNKNOWN, Word
 from .finish import Imported, failed, finish
-from .ledger import Ledger, Setting
+from .ledger import Ledger, Setting, defaulted
 from .request import Request
 from .script import Script, read_script
 from .settle import settle
@@ -40,9 +40,8 @@ def import_megatron(path: Path | None, name: str, request: Request) -> Imported:
     if request.task:
         stated.append(flag.of_option(request.task))
     kind = flag.decide(ledger, stated, places.span(words[0]) if words else None, _hint(settings))
-    complete = not ledger.diagnostics
-    settle(ledger, complete=complete)
-    start.first_weights(ledger, sft=kind != "pretrain", complete=complete)
+    settle(ledger, complete=True)
+    start.first_weights(ledger, sft=kind != "pretrain", complete=True)
     _environment(ledger, script, places)
     _strays(ledger, script, places, request.variables)
     stem = NAME.sub("-", Path(name).stem).strip("-.")[:64]
@@ -100,6 +99,7 @@ def _strays(ledger: Ledger, script: Script, places: Places, variables: Mapping[s
         message = "`$@` stands for the arguments of the script, which are not known"
         help = "`--env @='--lr 1e-5'` says what they are"
         ledger.report("SFTC701", message, place, help=help, severity=Severity.WARNING)
+    defaulted(ledger, script.scope.defaulted.values())
     for name in sorted(set(variables) - script.scope.used - {"@", "*"}):
         message = f"`--env {name}=...` was not needed: nothing in the script names it"
         ledger.report("SFTC701", message, None, help="check its spelling", severity=Severity.WARNING)

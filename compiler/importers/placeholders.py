@@ -12,7 +12,7 @@ PLACEHOLDER = re.compile(r"\$\{([^:{}]+)(?::([^{}]*))?\}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expanded:
-    """`missing`: variables without a value. `defaulted`: those whose default was taken. `used`: those that were given."""
+    """`missing` are variables without a value, `defaulted` those whose default was taken, `used` those that were given."""
 
     value: Any
     missing: tuple[str, ...] = ()
@@ -22,7 +22,9 @@ class Expanded:
 
 def expand(text: str, variables: Mapping[str, str]) -> Expanded:
     """`text` with its placeholders replaced. As in Primus, what then reads as a number is one."""
-    missing, defaulted, used = [], [], []
+    missing: list[str] = []
+    defaulted: list[str] = []
+    used: list[str] = []
 
     def replace(match: re.Match[str]) -> str:
         name, default = match[1], match[2]

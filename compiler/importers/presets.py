@@ -1,27 +1,23 @@
-"""Models and modules that a Primus configuration names: as files beside it or under a checkout, or as presets of ours."""
+"""Models and modules that a Primus configuration names: files beside it or in a checkout, or presets of recipes."""
 
 from pathlib import Path
 
 from ..schemas import recipe_schema
 
-# Primus' name of a model, in lower case with dashes, and the name of the recipe preset.
-MODELS = {
-    "deepseek-v2-lite": "deepseek-v2-lite",
-    "llama2-7b": "llama-2-7b",
-    "llama3.1-8b": "llama-3.1-8b",
-    "mistral-7b-v0.3": "mistral-7b-v0.3",
+# Primus' names that differ in more than case and dashes from those of recipe presets.
+RENAMED = {
+    "llama31-70b": "llama-3.1-70b",
+    "mixtral-8x22b-v0.1": "mixtral-8x22b",
     "mixtral-8x7b-v0.1": "mixtral-8x7b",
-    "qwen2.5-7b": "qwen2.5-7b",
-    "qwen3-30b-a3b": "qwen3-30b-a3b",
-    "qwen3-8b": "qwen3-8b",
 }
 
 
 def model_preset(name: str) -> str | None:
     """The preset of a recipe for Primus' model `name`, if recipes have it."""
     known = recipe_schema()["properties"]["model"]["properties"].get("preset", {}).get("enum", ())
-    preset = MODELS.get(name.removesuffix(".yaml").lower().replace("_", "-"))
-    return preset if preset in known else None
+    plain = name.removesuffix(".yaml").lower().replace("_", "-")
+    wanted = RENAMED.get(plain, plain).replace("-", "")
+    return next((preset for preset in known if preset and preset.replace("-", "") == wanted), None)
 
 
 def find(name: str, kind: str, framework: str, config: Path, root: Path | None) -> Path | None:

@@ -14,7 +14,7 @@ from ..rules.launch import SECRET
 from . import flag, presets, rows, start
 from .finish import Imported, failed, finish
 from .foreign import Files
-from .ledger import Entry, Fate, Ledger, Setting
+from .ledger import Entry, Fate, Ledger, Setting, defaulted
 from .primus_source import Experiment, read_experiment
 from .request import Request
 from .settle import settle
@@ -44,6 +44,7 @@ def import_primus(path: Path, name: str, request: Request) -> Imported:
     _strays(ledger, read)
     _around(ledger, read)
     _head(ledger, read)
+    defaulted(ledger, read.defaulted)
     return finish(
         ledger,
         title=f"Imported from {path.name} (Primus). A comment names the line that a value comes from.",
@@ -184,7 +185,7 @@ def _name(ledger: Ledger, one: Setting) -> None:
 def _head(ledger: Ledger, read: Experiment) -> None:
     """The presets by name: read, known to recipes, or missing."""
     for word, one in read.head.items():
-        known = presets.model_preset(str(one.value)) if word == "model" else None
+        known = presets.model_preset(str(one.value)) if word == "model" and one in read.unread else None
         if known:
             ledger.put(replace(one, dest="model.preset"), "model.preset", value=known)
         elif word in ("framework", "name"):

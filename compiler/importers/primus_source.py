@@ -3,6 +3,7 @@
 Knows Primus' files and nothing of recipes. Placeholders are replaced by given values or by their defaults.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,8 +22,9 @@ HEAD = ("framework", "config", "model", "name")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experiment:
     """Settings by dotted name: `head` names the framework and the presets, `overrides` is what Primus reads of the
-    module beside them, `strays` what it does not, `around` what stands outside of the module. `module_key` is the place
-    of the module's first value. `unread` are the presets that were not found.
+    module beside them, `strays` what it does not, `around` what stands outside of the module. `place` is that of the
+    module's first value. `unread` are the presets that were not found, `defaulted` the variables that were not given.
+    `partial`: a file that a preset builds on is missing.
     """
 
     module: str
@@ -33,15 +35,17 @@ class Experiment:
     around: Mapping[str, Setting]
     presets: Mapping[str, Setting]
     unread: tuple[Setting, ...]
+    defaulted: tuple[str, ...]
+    partial: bool
 
     @property
     def bridge(self) -> bool:
-        return self.head["framework"].value == "megatron_bridge"
+        return bool(self.head["framework"].value == "megatron_bridge")
 
     @property
     def complete(self) -> bool:
         """Whether all that Primus would read has been read, up to Megatron's own defaults."""
-        return not self.unread and {"config", "model"} <= set(self.head) and not self.bridge
+        return not (self.unread or self.partial or self.bridge) and {"config", "model"} <= set(self.head)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,12 +54,13 @@ class _Reader:
     variables: Mapping[str, str]
     files: Files
     used: set[str] = field(default_factory=set)
+    defaulted: list[str] = field(default_factory=list)
     missing: dict[str, Span] = field(default_factory=dict)
 
     def setting(self, leaf: Leaf, name: str) -> Setting:
         """`name` is dotted; the value of a placeholder that has none stays as it is, and is reported once."""
         value = self._expand(leaf.value, leaf.span)
-        first = leaf.text.split("\n")[0]
+        first = json.dumps(leaf.value) if isinstance(leaf.value, list) else leaf.text.split("\n")[0]
         line = f"line {leaf.key.line}"
         last = name.rpartition(".")[2]
         return Setting(
@@ -76,6 +81,7 @@ class _Reader:
             return value
         expanded = expand(value, self.variables)
         self.used |= set(expanded.used)
+        self.defaulted += expanded.defaulted
         for variable in expanded.missing:
             if self.missing.setdefault(variable, span) == span:
                 help = f"say it: `--env {variable}=VALUE`; the environment is not looked at"
@@ -114,7 +120,8 @@ def read_experiment(
         help = "sftc trains on Megatron: `framework: megatron` and `megatron_bridge` can be imported"
         reader.report("SFTC702", message, framework.span if framework else place, help)
         return None
-    layers, unread = {}, []
+    layers: dict[str, Setting] = {}
+    unread: list[Setting] = []
     for word, kind in (("config", "modules"), ("model", "models")):
         preset = _preset(head.get(word), kind, str(framework.value), path, root, reader)
         layers |= preset or {}
@@ -129,6 +136,8 @@ def read_experiment(
         around={dotted: _own(reader.setting(leaf, dotted)) for dotted, leaf in around.items()},
         presets=layers,
         unread=tuple(unread),
+        defaulted=tuple(reader.defaulted),
+        partial=files.partial,
     )
     for variable in sorted(set(variables) - reader.used):
         message = f"`--env {variable}=...` was not needed: no placeholder names it"
@@ -175,7 +184,7 @@ def _preset(
     file = presets.find(named.value, kind, framework, path, root)
     if file is None:
         return None
-    leaves = read_leaves(file, file.name, reader.files)
+    leaves = read_leaves(file, file.name, reader.files, preset=True)
     if leaves is None:
         return None
     found = {}

@@ -14,7 +14,7 @@ def rows_at(key: str) -> Handler:
 
     def handler(ledger: Ledger, setting: Setting) -> None:
         words = setting.value.split() if isinstance(setting.value, str) else setting.value
-        if ledger.tool == "Megatron":
+        if ledger.tool == "Megatron":  # prefixes of indexed files, or rows in Megatron's own form
             ledger.leave(setting, ROWS if key == TRAIN else f"write `{VALID}`, as `{TRAIN}`")
         elif key == VALID and ledger["eval_iters"] == 0:
             ledger.skip(setting, "eval_iters is 0: nothing is evaluated")
@@ -66,7 +66,7 @@ def tokenizer(ledger: Ledger, setting: Setting) -> None:
     elif is_local(name) and PurePosixPath(name).suffix not in (".model", ".json", ".txt"):
         ledger.put(setting, "tokenizer.path")
     else:
-        ledger.leave(setting, "write `tokenizer.path`: a directory with its tokenizer.json and tokenizer_config.json")
+        tokenizer_file(ledger, setting)
 
 
 def tokenizer_type(ledger: Ledger, setting: Setting) -> None:
@@ -105,6 +105,10 @@ def is_local(name: str) -> bool:
     return name.startswith(("/", "./", "../", "~")) or name.count("/") > 1
 
 
+def tokenizer_file(ledger: Ledger, setting: Setting) -> None:
+    ledger.leave(setting, "write `tokenizer.path`: a directory with its tokenizer.json and tokenizer_config.json")
+
+
 HANDLERS: dict[str, Handler] = {
     "train_data_path": rows_at(TRAIN),
     "valid_data_path": rows_at(VALID),
@@ -118,6 +122,8 @@ HANDLERS: dict[str, Handler] = {
     "tokenizer_type": tokenizer_type,
     "tokenizer_model": tokenizer,
     "hf_path": tokenizer,
+    "vocab_file": tokenizer_file,
+    "merge_file": tokenizer_file,
     "eval_interval": evaluation,
     "eval_iters": evaluation,
 }

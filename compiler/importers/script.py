@@ -176,9 +176,7 @@ class _Reader:
             if known := self.script.scope.variables.get(token.bare):
                 self.script.exported[token.bare] = (*known.words, Word(text="", places=()))[0]
 
-    def _command(
-        self, tokens_: list[Token], assigned: list[tuple[str, bool, tuple[Token, ...] | Token]]
-    ) -> None:
+    def _command(self, tokens_: list[Token], assigned: list[tuple[str, bool, tuple[Token, ...] | Token]]) -> None:
         words = [word for token in tokens_ for word in self.script.scope.expand(token.parts, split=True)]
         if words and words[0].text == "eval":
             words = [part for word in words[1:] for part in _again(word)]

@@ -109,9 +109,9 @@ def _megatron_defaults(ledger: Ledger) -> None:
     schemas = dict(leaves())
     for dest, key in keys_by_dest().items():
         default = defaults()[dest]
-        unset = key not in ledger.values and ledger[dest] is None
-        expert = dest.startswith("moe_") and ledger["num_experts"] is None
-        if unset and not expert and default is not None and default != schemas[key].get("default"):
-            if key not in MATTERS_NOT and dest not in HANDLERS:
-                ledger.fill(key, default, "Megatron's default")
+        said = key in ledger.values or ledger[dest] is not None or dest in ledger.unsure
+        idle = key in MATTERS_NOT or (dest.startswith("moe_") and ledger["num_experts"] is None)
+        differs = default is not None and default != schemas[key].get("default")
+        if differs and not said and not idle and dest not in HANDLERS:
+            ledger.fill(key, default, "Megatron's default")
     shape.finish(ledger)

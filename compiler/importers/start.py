@@ -9,7 +9,9 @@ def load(ledger: Ledger, setting: Setting) -> None:
     if setting.value == ledger["save"]:
         ledger.skip(setting, RESUMES)
     elif ledger["pretrained_checkpoint"]:
-        ledger.leave(setting, "`pretrained_checkpoint` is taken for `model.load`; a resume is looked for in `save` alone")
+        ledger.leave(
+            setting, "`pretrained_checkpoint` is taken for `model.load`; a resume is looked for in `save` alone"
+        )
     else:
         ledger.put(setting, "model.load")
 

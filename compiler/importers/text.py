@@ -12,6 +12,19 @@ from .ledger import Entry, Fate, Value
 
 MODELINE = "# yaml-language-server: $schema=recipe.schema.json"
 LONGEST = 120
+# What no shape has a default for, and what gives all of it at once where recipes have that.
+SIZES = tuple(
+    f"model.{name}"
+    for name in (
+        "num_layers",
+        "hidden_size",
+        "ffn_hidden_size",
+        "num_attention_heads",
+        "vocab_size",
+        "max_position_embeddings",
+    )
+)
+SHAPES = ("model.preset", "model.hf")
 
 
 def recipe_text(values: Mapping[str, Value], entries: list[Entry], title: str) -> str:
@@ -58,17 +71,19 @@ def is_missing(key: str, stated: Mapping[str, Value]) -> bool:
         return not {key, "data.sources"} & set(stated)
     if key == "model.load":
         return not {key, "model.init"} & set(stated)
-    schema = recipe_schema()
+    if key.startswith("model."):
+        return key in SIZES and not {key, *SHAPES} & set(stated)
+    schema, required = recipe_schema(), False
     for part in key.split("."):
         required = part in schema.get("required", ())
         schema = schema["properties"][part]
-    return required and key not in stated and not (key.startswith("model.") and "model.preset" in stated)
+    return required and key not in stated
 
 
 def _line(key: str, value: Value, indent: str, prefix: str | None = None) -> list[str]:
     name = key.removeprefix(f"{prefix}.") if prefix else key.rpartition(".")[2]
     line = f"{indent}{name}: {spelled(value.value, value.text)}"
-    return [_cut(f"{line} # {value.comment}") if value.comment else line]
+    return [_cut(f"{line} # {value.comment}", max(LONGEST, len(line)))]
 
 
 def example(key: str) -> str:
