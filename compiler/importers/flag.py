@@ -39,6 +39,9 @@ def decide(ledger: Ledger, stated: list[Statement], place: Span | None, hint: st
     for statement in stated:
         if statement.kind != stated[0].kind:
             _contradiction(ledger, stated[0], statement)
+            for one in stated:
+                if one.setting:
+                    ledger.leave(one.setting, "what is said about the task contradicts itself")
             return None
     if not stated:
         help = "say it: `--task sft` or `--task pretrain`"
@@ -63,6 +66,3 @@ def _contradiction(ledger: Ledger, one: Statement, other: Statement) -> None:
         help="make the two agree; a pretraining run does not become SFT by an option",
         related=(Related(message=f"`{second.text}` stands here", span=second.span),) if second.span else (),
     )
-    for statement in (one, other):
-        if statement.setting:
-            ledger.leave(statement.setting, "contradicts what else is said about the task")

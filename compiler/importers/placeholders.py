@@ -12,7 +12,7 @@ PLACEHOLDER = re.compile(r"\$\{([^:{}]+)(?::([^{}]*))?\}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expanded:
-    """`missing` are variables without a value, `defaulted` those whose default was taken, `used` those that were given."""
+    """`missing` variables have no value, `defaulted` ones took their default, `used` ones were given."""
 
     value: Any
     missing: tuple[str, ...] = ()

@@ -22,6 +22,7 @@ from .table import dest_of
 
 MARKERS = ("is_instruction_dataset", "is_sft")
 STAGES: Mapping[str, flag.Kind] = {"sft": "sft", "pretrain": "pretrain"}
+SAID = {"framework": "a recipe is for Megatron", "name": "a label", "overrides": "nothing is set"}
 FULL_ONLY = "sftc trains all weights; LoRA is not supported yet"
 NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -66,6 +67,8 @@ def _statements(
     for name in MARKERS:
         if name in merged and isinstance(merged[name].value, bool):
             yield flag.of_setting(merged[name], "sft" if merged[name].value else "pretrain")
+        elif name in merged and merged[name].value is None:
+            ledger.skip(merged[name], "nothing is set")
         elif name in merged:
             ledger.leave(merged[name], "neither true nor false")
     if stage := merged.get("stage"):
@@ -188,8 +191,8 @@ def _head(ledger: Ledger, read: Experiment) -> None:
         known = presets.model_preset(str(one.value)) if word == "model" and one in read.unread else None
         if known:
             ledger.put(replace(one, dest="model.preset"), "model.preset", value=known)
-        elif word in ("framework", "name"):
-            ledger.skip(one, "a recipe is for Megatron" if word == "framework" else "a label")
+        elif word in SAID:
+            ledger.skip(one, SAID[word])
         elif one in read.unread:
             ledger.leave(one, "the preset was not read")
             message = f"the preset `{one.value}` was not found: what it sets is not in the recipe"

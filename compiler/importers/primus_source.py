@@ -16,7 +16,7 @@ from .ledger import Setting
 from .placeholders import expand
 
 FRAMEWORKS = ("megatron", "light-megatron", "megatron_bridge")
-HEAD = ("framework", "config", "model", "name")
+HEAD = ("framework", "config", "model", "name", "overrides")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +110,7 @@ def read_experiment(
     inside = {parts[2:]: leaf for parts, leaf in stated.items() if parts[:2] == ("modules", module)}
     head = {word: reader.setting(inside[word,], word) for word in HEAD if (word,) in inside}
     overrides = {".".join(p[1:]): leaf for p, leaf in inside.items() if p[0] == "overrides" and p[1:]}
-    strays = {".".join(p): leaf for p, leaf in inside.items() if p[0] not in ("overrides", *HEAD)}
+    strays = {".".join(p): leaf for p, leaf in inside.items() if p[0] not in HEAD}
     around = {".".join(p): leaf for p, leaf in stated.items() if p[:2] != ("modules", module)}
     place = next(iter(inside.values())).key
     framework = head.get("framework")

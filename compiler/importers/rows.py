@@ -1,5 +1,6 @@
 """Rows, tokenizer and evaluation: what a recipe wants differs most from what other tools name here."""
 
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from .ledger import Handler, Ledger, Setting
@@ -30,7 +31,7 @@ def rows_at(key: str) -> Handler:
     return handler
 
 
-def _weighted(words: list[object]) -> list[dict[str, object]] | None:
+def _weighted(words: Sequence[object]) -> list[dict[str, object]] | None:
     """`[0.3, a, 0.7, b]` as sources; without weights each path is one."""
     try:
         weights = [float(str(word)) for word in words[::2]]
