@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from ..diagnostics import Related, Severity, Span
@@ -65,11 +66,11 @@ def megatron_settings(words: tuple[Word, ...], places: Places, scope: Scope, led
         if setting.dest in NOT_CARRIED:
             found[setting.dest] = setting
         elif unknown(ledger, scope, places, name, [word, *values]):
-            ledger.leave(setting, "its value is not known")
-            ledger.unsure.add(setting.dest)
+            ledger.leave_unknown(setting)
         elif option and (wrong := problem(option, name, _typed(option, values))):
             ledger.report("SFTC503", wrong, setting.span)
             ledger.leave(setting, "a value that Megatron does not take")
+            ledger.unsure.add(setting.dest)
         else:
             earlier = found.get(setting.dest)
             if earlier:
@@ -116,7 +117,7 @@ def _launch(word: Word, name: str, values: list[Word], places: Places, scope: Sc
     if key is None:
         ledger.skip(setting, "launch.sh says it")
     elif unknown(ledger, scope, places, option, values):
-        ledger.leave(setting, "its value is not known")
+        ledger.leave_unknown(replace(setting, dest=key))
     elif isinstance(setting.value, int):
         ledger.put(setting, key)
     else:
@@ -129,7 +130,11 @@ def unknown(ledger: Ledger, scope: Scope, places: Places, name: str, words: list
     for at in dict.fromkeys(offsets):
         reason = scope.unknown[at]
         place = Word(text="$", places=(at,))
-        said = f"`--env {reason.name}=VALUE` says what it is" if reason.name else "write the value into the script"
+        said = (
+            f"`--env {reason.name}=VALUE` says what it is"
+            if reason.name
+            else "write the value into the script, or say what the variable holds with `--env NAME=VALUE`"
+        )
         code = "SFTC701" if reason.name and "no value" in reason.because else "SFTC708"
         what = f"the value of `{name}`" if name.startswith("-") else "a part of the options"
         ledger.report(code, f"{what} is not known: {reason.because}", places.span(place), help=said)

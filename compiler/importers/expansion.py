@@ -67,28 +67,56 @@ class Scope:
         """The words that `parts` become; without `split` (an assignment) exactly one."""
         fields = _Fields()
         for part in parts:
+            if part.kind == "text" and part.text.isspace() and split and not part.quoted:
+                fields.end()  # in a default: no word of a script holds a bare blank
+                continue
             if part.kind == "text":
                 fields.add(_spread(part.text, part.at), quoted=True)
                 continue
-            values = self._values(part)
+            values, whole = self._values(part)
             if not split:
                 fields.add(_join(values), quoted=True)
-            elif part.quoted:
+            elif part.quoted or whole:
                 fields.add_all(values)
             else:
                 for number, value in enumerate(values):
                     fields.add_split(value, apart=number > 0)
         return fields.words() if split else [_join(fields.words()) if fields.words() else _spread("", 0)]
 
-    def _values(self, part: Part) -> list[Word]:
+    def _values(self, part: Part) -> tuple[list[Word], bool]:
+        """What an expansion becomes, and whether its words are whole: blanks in them part nothing."""
         if part.kind == "command":
-            return [self._unknown(part, "a command would have to be run")]
+            return [self._unknown(part, "a command would have to be run")], False
         if part.kind == "arithmetic":
-            return [self._arithmetic(part)]
+            return [self._arithmetic(part)], False
         match = PARAMETER.fullmatch(part.text)
         if match is None:
-            return [self._unknown(part, f"`${{{part.text}}}` is not understood")]
-        name, index, op, argument = match.groups()
+            return [self._unknown(part, f"`${{{part.text}}}` is not understood")], False
+        _, index, op, argument = match.groups()
+        if op and self._takes_argument(part, match):
+            return self._argument(argument, part), not part.quoted
+        if op and op[-1] == "+":
+            return [], True
+        values = self._parameter(part, match)
+        return ([_join(values)] if values and part.quoted and index == "[*]" else values), False
+
+    def _takes_argument(self, part: Part, match: re.Match[str]) -> bool:
+        """Whether `${NAME:-argument}` and its like become their argument."""
+        name, _, op, argument = match.groups()
+        if name in self.given:
+            return bool(op[-1] == "+")
+        known = self.variables.get(name)
+        if op[-1] == "+":
+            return known is not None
+        if op[-1] not in "-=" or (known and (op[0] != ":" or known.because or _join(known.words).text)):
+            return False
+        self.defaulted[part.at] = name
+        if op[-1] == "=":
+            self.variables[name] = Variable(words=tuple(self._argument(argument, part)[:1]))
+        return True
+
+    def _parameter(self, part: Part, match: re.Match[str]) -> list[Word]:
+        name, index = match[1], match[2]
         if name in ("@", "*"):
             if name not in self.given:
                 self.rest.append(part.at)
@@ -97,15 +125,6 @@ class Scope:
             self.used.add(name)
             return self._given(name, part, array=bool(index))
         known = self.variables.get(name)
-        if op and op[-1] == "+":
-            return [] if known is None else [self._argument(argument, part)]
-        empty = known is None or (op and op[0] == ":" and known.because is None and not _join(known.words).text)
-        if empty and op and op[-1] in "-=":
-            self.defaulted[part.at] = name
-            value = self._argument(argument, part)
-            if op[-1] == "=":
-                self.variables[name] = Variable(words=(value,))
-            return [value]
         if known is None:
             return [self._unknown(part, f"`{name}` has no value in the script", name)]
         if known.because:
@@ -118,13 +137,13 @@ class Scope:
         text = self.given[name]
         return [_spread(item, part.at, still=True) for item in (shlex.split(text) if array else [text])]
 
-    def _argument(self, text: str, part: Part) -> Word:
+    def _argument(self, text: str, part: Part) -> list[Word]:
         """The default in `${NAME:-default}`, itself expanded."""
         try:
             parts, _ = word(text, 0, whole=True, base=part.at + 2)
         except ShellError:
-            return self._unknown(part, f"`{text}` is not understood")
-        return self.expand(tuple(parts), split=False)[0]
+            return [self._unknown(part, f"`{text}` is not understood")]
+        return self.expand(tuple(parts), split=not part.quoted)
 
     def _arithmetic(self, part: Part) -> Word:
         parts, _ = word(re.sub(r"(?<![\w${])([A-Za-z_]\w*)", r"$\1", part.text), 0, whole=True, base=part.at)
@@ -147,6 +166,7 @@ class _Fields:
     def __init__(self) -> None:
         self._done: list[list[Word]] = []
         self._open = False
+        self._hollow: set[int] = set()  # words of `"$@"` and the like, which are none if nothing else is in them
 
     def add(self, piece: Word, *, quoted: bool) -> None:
         """`piece` goes on with the last word; unless quoted, an empty one makes no word."""
@@ -156,7 +176,12 @@ class _Fields:
         if self._open:
             self._done[-1].append(piece)
 
+    def end(self) -> None:
+        self._open = False
+
     def add_all(self, pieces: list[Word]) -> None:
+        if not pieces:
+            self._hollow.add(len(self._done) - 1)
         for number, piece in enumerate(pieces):
             if number:
                 self._open = False
@@ -174,10 +199,14 @@ class _Fields:
             self._open = False
 
     def words(self) -> list[Word]:
-        return [
-            Word(text="".join(piece.text for piece in word), places=tuple(at for piece in word for at in piece.places))
-            for word in self._done
-        ]
+        found = [_glue(pieces) for pieces in self._done]
+        return [word for number, word in enumerate(found) if word.text or number not in self._hollow]
+
+
+def _glue(pieces: list[Word]) -> Word:
+    text = "".join(piece.text for piece in pieces)
+    places = tuple(at for piece in pieces for at in piece.places[: len(piece.text)])
+    return Word(text=text, places=places or pieces[0].places)
 
 
 def _spread(text: str, at: int, *, still: bool = False) -> Word:

@@ -8,6 +8,7 @@ from ..compile import check_text
 from ..diagnostics import Diagnostic, Severity, has_errors, sort_diagnostics
 from ..schemas import leaves
 from .ledger import Entry, Fate, Ledger
+from .table import keys_by_dest
 from .text import example, is_missing, recipe_text
 
 FLAG_CODES = ("SFTC301", "SFTC302", "SFTC303", "SFTC304")
@@ -51,9 +52,12 @@ def finish(
     checked = check_text(text, output).diagnostics
     if any(one.code in ("SFTC703", "SFTC704") for one in own):
         checked = [one for one in checked if one.code not in FLAG_CODES]
-    if missing := [key for key, _ in leaves() if is_missing(key, ledger.values)]:
-        own.append(_unsaid(missing))
+    reported = {keys_by_dest().get(dest, dest) for dest in ledger.unsure}
+    missing = [key for key, _ in leaves() if is_missing(key, ledger.values) and key not in reported]
+    if missing or reported:
         checked = [one for one in checked if one.code != "SFTC207"]
+    if missing:
+        own.append(_unsaid(missing))
     return Imported(
         text=text,
         entries=tuple(entries),

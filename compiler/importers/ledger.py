@@ -16,7 +16,8 @@ class Setting:
     """One value of the source. `dest` is Megatron's name for it (`lr` for `--lr`), or the source's own.
 
     `text` is the value as it is written there, `shown` the whole setting for a comment. `own` is false for what comes
-    from a preset, or is a default: what the user's file says counts more.
+    from a preset, or is a default: what the user's file says counts more. `known` is false for a value that needs a
+    variable which has none.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Setting:
     span: Span | None
     where: str
     own: bool = True
+    known: bool = True
 
 
 class Fate(StrEnum):
@@ -97,6 +99,11 @@ class Ledger:
     def skip(self, setting: Setting, note: str) -> None:
         """Nothing would change if the source left `setting` out."""
         self.entries.append(Entry(setting=setting, fate=Fate.EMPTY, note=note))
+
+    def leave_unknown(self, setting: Setting) -> None:
+        """The value is to be had by mending the error that has been reported."""
+        self.leave(setting, "its value is not known")
+        self.unsure.add(setting.dest)
 
     def leave(self, setting: Setting, note: str) -> None:
         """`setting` is not carried over."""

@@ -178,6 +178,9 @@ def _dropped(ledger: Ledger, one: Setting, message: str, help: str) -> None:
 
 
 def _name(ledger: Ledger, one: Setting) -> None:
+    if not one.known:
+        ledger.leave_unknown(replace(one, dest="name"))
+        return
     name = NAME.sub("-", str(one.value)).strip("-.")[:64]
     if name == one.value:
         ledger.put(one, "name")

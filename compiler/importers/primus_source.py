@@ -55,10 +55,12 @@ class _Reader:
     files: Files
     used: set[str] = field(default_factory=set)
     defaulted: list[str] = field(default_factory=list)
-    missing: dict[str, Span] = field(default_factory=dict)
+    reported: set[str] = field(default_factory=set)
+    missing_at: list[Span] = field(default_factory=list)
 
     def setting(self, leaf: Leaf, name: str) -> Setting:
         """`name` is dotted; the value of a placeholder that has none stays as it is, and is reported once."""
+        missing = len(self.missing_at)
         value = self._expand(leaf.value, leaf.span)
         first = json.dumps(leaf.value) if isinstance(leaf.value, list) else leaf.text.split("\n")[0]
         line = f"line {leaf.key.line}"
@@ -72,6 +74,7 @@ class _Reader:
             span=leaf.key,
             where=line if leaf.file == self.file else f"{leaf.file} {line}",
             own=leaf.file == self.file,
+            known=len(self.missing_at) == missing,
         )
 
     def _expand(self, value: object, span: Span) -> object:
@@ -83,7 +86,9 @@ class _Reader:
         self.used |= set(expanded.used)
         self.defaulted += expanded.defaulted
         for variable in expanded.missing:
-            if self.missing.setdefault(variable, span) == span:
+            self.missing_at.append(span)
+            if variable not in self.reported:
+                self.reported.add(variable)
                 help = f"say it: `--env {variable}=VALUE`; the environment is not looked at"
                 message = f"the placeholder `${{{variable}}}` has no default and no value"
                 self.report("SFTC701", message, span, help)

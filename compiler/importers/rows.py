@@ -22,7 +22,7 @@ def rows_at(key: str) -> Handler:
         elif not isinstance(words, list):
             ledger.leave(setting, f"no path; write `{key}`")
         elif len(words) == 1:
-            ledger.put(setting, key, value=words[0])
+            ledger.put(setting, key, value=None if isinstance(setting.value, str) else words[0])
         elif key == TRAIN and (sources := _weighted(words)):
             ledger.put(setting, "data.sources", value=sources, note="weights and paths in turn")
         else:

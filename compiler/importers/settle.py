@@ -34,7 +34,9 @@ def settle(ledger: Ledger, *, complete: bool) -> None:
 
 def place(ledger: Ledger, setting: Setting, *, complete: bool) -> None:
     dest = setting.dest
-    if setting.value is None or setting.value == {} or setting.value == []:
+    if not setting.known:
+        ledger.leave_unknown(setting)
+    elif setting.value is None or setting.value == {} or setting.value == []:
         ledger.skip(setting, "nothing is set")
     elif dest.startswith("moe_") and ledger["num_experts"] is None and complete:
         ledger.skip(setting, "there are no experts")

@@ -15,4 +15,4 @@ torchrun --nproc_per_node $GPUS --nnodes 1:4 pretrain_gpt.py \
     --save $SAVE \
     --lr 1e-5 --lr 2e-5 \
     --train-iters many \
-    --wombat 3
+    --wombat 3 --num-expert 4 --checkpoint-activations
