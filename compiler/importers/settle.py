@@ -98,7 +98,7 @@ def _unknown(ledger: Ledger, setting: Setting) -> None:
         return
     option = "--" + setting.dest.replace("_", "-")
     versions = versions_with(option)
-    guess = closest(setting.dest, options_by_dest())
+    guess = closest(setting.dest, options_by_dest()) if setting.own else None
     if setting.name.startswith("-"):
         reason = "Megatron has no such option" + (f" (but {', '.join(versions)} has it)" if versions else "")
     else:
