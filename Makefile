@@ -8,7 +8,7 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 READY := $(VENV)/.sftc-ready
 
-.PHONY: demo test check lint types golden bench-data clean
+.PHONY: demo test check lint types golden equivalence bench-data clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -32,6 +32,9 @@ types: $(READY)
 
 golden: $(READY)
 	$(BIN)/pytest tests/golden tests/errors tests/unit/test_docs.py --update-golden
+
+equivalence: $(READY)
+	$(BIN)/pytest tests/runtime/test_layouts.py --update-golden
 
 bench-data: $(READY)
 	$(BIN)/python tests/bench/bench_data.py $(if $(ROWS),--memory-rows $(ROWS))

@@ -296,6 +296,18 @@ _ROWS: dict[str, tuple[str, str]] = {
         "a compile-time file that cannot be read",
         "Files that a recipe names for the compiler are relative to the recipe, and are copied into the build dir.",
     ),
+    "SFTC462": (
+        "a hook file that cannot be used",
+        "It is copied into the build dir and loaded from there, so it has to be Python, and to stand alone.",
+    ),
+    "SFTC463": (
+        "a hook that cannot be called",
+        "The function has to be in the file, and to take the values that it is called with; see docs/hooks.md.",
+    ),
+    "SFTC464": (
+        "a hook that leaves something open",
+        "A hook that brings the samples decides what sftc would otherwise find out from the rows.",
+    ),
     # 5xx: Megatron options
     "SFTC501": (
         "an option that the target does not have",

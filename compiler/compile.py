@@ -8,6 +8,7 @@ from pathlib import Path
 
 from . import launcher, megatron
 from .diagnostics import Diagnostic, Severity, has_errors, sort_diagnostics
+from .hooks import find_hooks
 from .loader import RecipeDocument, load
 from .manifest import make_manifest, make_sums
 from .origins import make_origins
@@ -56,8 +57,9 @@ def _check(source: SourceFile | None, found: list[Diagnostic], path: Path) -> Ch
     plan = None
     if task is not None and not has_errors(found):
         template, more = _chat_template(document, path)
-        plan = resolve(document, task, chat_template=template)
-        found += [*more, *check_rules(plan, document), *megatron.check_raw(plan, document)]
+        hooks, bad_hooks = find_hooks(document, path)
+        plan = resolve(document, task, chat_template=template, hooks=hooks)
+        found += [*more, *bad_hooks, *check_rules(plan, document), *megatron.check_raw(plan, document)]
     if plan is None or has_errors(found):
         return Checked(source=source, document=document, plan=None, diagnostics=sort_diagnostics(found))
     plan = megatron.arguments(plan)

@@ -58,6 +58,7 @@ def _dependencies(plan: Plan) -> Iterable[tuple[str, str]]:
         yield f"templates/{name}.j2", template_text(name)
     if plan.chat_template is not None:
         yield "chat_template", plan.chat_template
+    yield from {hook.file: hook.text for hook in plan.hooks if hook.file and hook.text is not None}.items()
 
 
 def _canonical(data: Mapping[str, Any]) -> bytes:

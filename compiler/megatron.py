@@ -129,6 +129,12 @@ def _managed(plan: Plan) -> Iterator[Argument]:
     )
     save = plan["checkpoint.save"]
     yield Argument(option="--load", values=(save,), reason="a second start resumes the first", group="checkpoint")
+    if plan["checkpoint.async_save"]:
+        worker = "asynchronous saving goes through one"
+        yield Argument(option="--use-persistent-ckpt-worker", reason=worker, group="checkpoint")
+        if "async_strategy" not in plan["megatron.args"]:
+            own = "Megatron's own; another needs a package besides"
+            yield Argument(option="--async-strategy", values=("mcore",), reason=own, group="checkpoint")
     load = plan["model.load"]
     if load and plan["checkpoint.finetune"] and not load.startswith(HUGGING_FACE):
         yield Argument(option="--pretrained-checkpoint", values=(load,), key="model.load", group="checkpoint")

@@ -72,6 +72,20 @@ class Variable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hook:
+    """A function of the user's own. `target` is what the generated module names: `hook_weighted.py:loss`, a file of the
+    build dir, or `package.module:loss`. `takes` names the values that it is called with; `file` and `text` are those of
+    the copy.
+    """
+
+    name: str
+    target: str
+    takes: tuple[str, ...]
+    file: str | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """One run, resolved. `values` maps dotted recipe keys, in the schema's order."""
 
@@ -84,11 +98,18 @@ class Plan:
     environment: tuple[Variable, ...] = ()
     torchrun: tuple[str, ...] = ()
     chat_template: str | None = None
+    hooks: tuple[Hook, ...] = ()
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether the recipe names training rows; else a hook brings samples of its own."""
+        return self["data.train_data_path"] is not None or self["data.sources"] is not None
 
     @property
     def validates(self) -> bool:
-        """Whether there are rows to evaluate on."""
-        return self["data.valid_data_path"] is not None or self["data.valid_fraction"] is not None
+        """Whether there is something to evaluate on."""
+        named = self["data.valid_data_path"] is not None or self["data.valid_fraction"] is not None
+        return named or (self["hooks.datasets_provider"] is not None and self["eval.eval_interval"] is not None)
 
     def __getitem__(self, key: str) -> Any:
         """The value of a dotted recipe key."""

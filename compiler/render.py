@@ -31,6 +31,7 @@ from .quoting import (
     sbatch,
     sh,
 )
+from .schemas import recipe_schema
 
 SCRIPT, TEXT = 0o755, 0o644
 LINE = 140  # characters of a line of JSON
@@ -64,6 +65,8 @@ def render(plan: Plan) -> tuple[Artifact, ...]:
     if plan.chat_template is not None:
         artifacts.append(Artifact(path="chat_template.jinja", content=plan.chat_template.encode()))
     artifacts.append(_from_template("forward_step.py", facts))
+    copies = {hook.file: hook.text for hook in plan.hooks if hook.file is not None and hook.text is not None}
+    artifacts += [Artifact(path=path, content=text.encode()) for path, text in copies.items()]
     artifacts.append(_from_template("launch.sh", facts, mode=SCRIPT))
     if plan["launch.launcher"] == "slurm":
         artifacts.append(_from_template("launch.sbatch", facts, mode=SCRIPT))
@@ -125,6 +128,9 @@ def _facts(plan: Plan) -> dict[str, Any]:
         "task": plan.task,
         "supervised": supervised(plan),
         "validates": plan.validates,
+        "hooks": {name: _hook(plan, name) for name in recipe_schema()["properties"]["hooks"]["properties"]},
+        "has_hooks": bool(plan.hooks),
+        "has_rows": plan.has_rows,
         "weights": source_weights(plan),
         "pad_to": pad_to(plan),
         "value": {key: resolved.value for key, resolved in plan.values.items()},
@@ -132,6 +138,11 @@ def _facts(plan: Plan) -> dict[str, Any]:
         "torchrun": plan.torchrun,
         "directives": slurm_directives(plan),
     }
+
+
+def _hook(plan: Plan, name: str) -> dict[str, str] | None:
+    found = [hook for hook in plan.hooks if hook.name == name]
+    return {"target": found[0].target, "takes": ", ".join(found[0].takes)} if found else None
 
 
 def source_weights(plan: Plan) -> tuple[float, ...] | None:
@@ -199,6 +210,7 @@ def _plan_json(plan: Plan) -> bytes:
         ],
         "environment": [{"name": item.name, "value": item.value, "reason": item.reason} for item in plan.environment],
         "torchrun": list(plan.torchrun),
+        "hooks": [{"name": hook.name, "target": hook.target, "takes": list(hook.takes)} for hook in plan.hooks],
     }
     return to_json(document)
 

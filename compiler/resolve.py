@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .loader import RecipeDocument
-from .plan import Default, Derived, FromRecipe, Plan, Resolved
+from .plan import Default, Derived, FromRecipe, Hook, Plan, Resolved
 from .schemas import leaves
 from .task import TaskResolution
 
@@ -95,8 +95,12 @@ DERIVATIONS = (
 )
 
 
-def resolve(document: RecipeDocument, task: TaskResolution, *, chat_template: str | None = None) -> Plan:
-    """The plan of a `document` that satisfies the schema. `chat_template` is the text of the file it names."""
+def resolve(
+    document: RecipeDocument, task: TaskResolution, *, chat_template: str | None = None, hooks: tuple[Hook, ...] = ()
+) -> Plan:
+    """The plan of a `document` that satisfies the schema. `chat_template` is the text of the file it names, `hooks` are
+    the functions that it names.
+    """
     values = {key: _stated(document.data, key, schema) for key, schema in leaves()}
     if values["task.kind"].value is None:
         flags = ("task.is_instruction_dataset", "task.is_sft")
@@ -108,7 +112,14 @@ def resolve(document: RecipeDocument, task: TaskResolution, *, chat_template: st
                 value=derivation.compute(*inputs), origin=Derived(rule=derivation.rule, inputs=derivation.inputs)
             )
     name, description = values.pop("name"), values.pop("description")
-    return Plan(name=name.value, description=description.value, task=task, values=values, chat_template=chat_template)
+    return Plan(
+        name=name.value,
+        description=description.value,
+        task=task,
+        values=values,
+        chat_template=chat_template,
+        hooks=hooks,
+    )
 
 
 def _stated(data: Mapping[str, Any], key: str, schema: Mapping[str, Any]) -> Resolved:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from megatron.core import mpu
 
+from .errors import UserError
 from .packed import own_positions, segments, sequence_params
 from .zigzag import own_slices
 
@@ -25,23 +26,29 @@ def next_batch(
     the two slices of the sequence that `zigzag` gives it. With `packed`, b is 1, those slices are of each document,
     and `packed_seq_params` says where the documents of the whole sequence end. With `longest`, s is the length of the
     longest row, rounded up to a multiple of that number.
+
+    Other tensors of a sample are in the batch under their names: those that are [b, s] are cut like the tokens, the
+    others are as they are. UserError if a dataset of the user's own lacks one of the four.
     """
-    rows = next(data_iterator)
-    if longest is not None:
-        own, whole = int(rows["length"].max()), rows["tokens"].shape[1]
-        end = min(-(-max(own, 1) // longest) * longest, whole)
-        rows = {key: rows[key][:, :end] for key in KEYS}
+    rows = dict(next(data_iterator))
+    if missing := [key for key in (*KEYS, *(["cu_seqlens"] if packed else ())) if key not in rows]:
+        raise UserError(f"the samples have no `{missing[0]}`, they have {', '.join(rows)}", help="see docs/hooks.md")
+    lengths, cu_seqlens = rows.pop("length", None), rows.pop("cu_seqlens", None)
+    along = [key for key, tensor in rows.items() if tensor.shape == rows["tokens"].shape]
+    if longest is not None and lengths is not None:
+        end = -(-max(int(lengths.max()), 1) // longest) * longest
+        rows |= {key: rows[key][:, :end] for key in along}
     device = torch.cuda.current_device()
     params = None
     if packed:
-        (cu_seqlens,) = rows["cu_seqlens"]
-        borders = segments(cu_seqlens)
+        assert cu_seqlens is not None
+        borders = segments(cu_seqlens[0])
         params = sequence_params(borders, device)
         if context_parallel:
-            rows = {key: rows[key][:, own_positions(borders, *_place())] for key in KEYS}
-    batch: dict[str, Any] = {key: rows[key].to(device, non_blocking=True) for key in KEYS}
+            rows |= {key: rows[key][:, own_positions(borders, *_place())] for key in along}
+    batch: dict[str, Any] = {key: tensor.to(device, non_blocking=True) for key, tensor in rows.items()}
     if context_parallel and not packed:
-        batch = {key: own_slices(tensor, *_place()) for key, tensor in batch.items()}
+        batch |= {key: own_slices(batch[key], *_place()) for key in along}
     batch["attention_mask"] = None
     if packed:
         batch["packed_seq_params"] = params

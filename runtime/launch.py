@@ -65,7 +65,8 @@ class Evaluation:
 def evaluation(bundle: Bundle, pointer: Mapping[str, Any]) -> Evaluation:
     """`eval.eval_iters`, or as many iterations as see every validation row once (the last ones may hold fillers)."""
     stated = bundle.value("eval.eval_iters")
-    if bundle.value("data.valid_data_path") is None and bundle.value("data.valid_fraction") is None:
+    named = bundle.value("data.valid_data_path") is not None or bundle.value("data.valid_fraction") is not None
+    if not named and (bundle.value("hooks.datasets_provider") is None or bundle.value("eval.eval_interval") is None):
         return Evaluation(iterations=0, derived=True, line="no validation data, so no evaluation")
     if stated is not None:
         return Evaluation(iterations=int(stated), derived=False, line="")

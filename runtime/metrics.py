@@ -2,11 +2,14 @@
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
+from .atomic import replacing
+
 FILE = "metrics.jsonl"
+SPEEDS = ("tokens_per_second", "tflops_per_rank")  # what depends on the machine
+KEYS = ("iteration", "lm_loss", "learning_rate", "grad_norm", *SPEEDS, "supervised_tokens")
 
 
 class Metrics:
@@ -19,9 +22,8 @@ class Metrics:
         kept = [line for line in read(path) if line["iteration"] <= resumed_at]
         text = "".join(json.dumps(line) + "\n" for line in kept)
         if path.exists() and path.read_text(encoding="utf-8", errors="replace") != text:
-            scratch = path.with_suffix(".tmp")
-            scratch.write_text(text, encoding="utf-8")
-            os.replace(scratch, path)  # noqa: PTH105 - the atomic call by its name
+            with replacing(path) as file:
+                file.write(text)
         self._file = path.open("a", encoding="utf-8", buffering=1)
 
     def write(self, **fields: Any) -> None:

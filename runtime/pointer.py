@@ -12,7 +12,11 @@ FILE = "data.json"
 
 
 def read_pointer(bundle: Bundle) -> Mapping[str, Any]:
-    """UserError when the data was not prepared, or was prepared for another build."""
+    """UserError when the data was not prepared, or was prepared for another build. `store` is None for a run whose
+    samples are those of a hook.
+    """
+    if bundle.value("data.train_data_path") is None and bundle.value("data.sources") is None:
+        return {"store": None}
     path = Path(bundle.value("logging.run_path")) / FILE
     remedy = f"`python -m sftc.runtime prepare {bundle.path}`, which launch.sh does first"
     try:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from . import megatron
+from . import hooks, megatron
 from .bundle import read_bundle
 from .checkpoint.start import decide, require_writable
 from .device import choose
@@ -24,6 +24,11 @@ def run(build_dir: Path) -> None:
             say(notice)
     if bundle.value("launch.device") == "cuda":
         choose("cuda")
+    for line in hooks.require(bundle.plan, bundle.path):
+        say(line)
+    if bundle.value("data.train_data_path") is None and bundle.value("data.sources") is None:
+        say("the recipe names no rows: there is nothing to prepare")
+        return
 
     from .data.prepare import prepare_run  # after the checks: it brings the tokenizers with it
 

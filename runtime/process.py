@@ -51,7 +51,7 @@ def fail(error: BaseException) -> int:
     """
     mistake = isinstance(error, UserError)
     text = str(error) if mistake else f"{type(error).__name__}: {error}"
-    if not mistake:
+    if not mistake or error.__cause__ is not None:
         traceback.print_exception(error, file=sys.stdout)
     error_file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if error_file:
@@ -59,12 +59,29 @@ def fail(error: BaseException) -> int:
         _write_error_file(Path(error_file), text, trace)
     elif not mistake:
         traceback.print_exception(error, file=sys.stderr)
-    if isinstance(error, UserError):
-        if os.environ.get("LOCAL_RANK", "0") == "0":
+    if _is_to_speak(error_file, mistake):
+        if isinstance(error, UserError):
             complain(error)
-    else:
-        say(f"error: rank {os.environ.get('RANK', '0')} failed: {text}")
+        else:
+            say(f"error: rank {os.environ.get('RANK', '0')} failed: {text}")
     return 1 if mistake else 70
+
+
+def _is_to_speak(error_file: str | None, mistake: bool) -> bool:
+    """Whether no other rank of this node has failed yet. The first one knows why; those that follow have lost a peer.
+
+    torchrun keeps the error files of one attempt in a folder for each rank, side by side. Without it, a mistake is
+    taken to be one that every rank finds.
+    """
+    if error_file is None:
+        return not mistake or os.environ.get("LOCAL_RANK", "0") == "0"
+    try:
+        os.close(os.open(Path(error_file).parents[1] / "failed", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    except FileExistsError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _write_error_file(path: Path, message: str, trace: str) -> None:

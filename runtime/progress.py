@@ -47,10 +47,13 @@ class Progress(Line):
         super().__init__(stream)
         self.total = total
 
-    def step(self, iteration: int, *, loss: float, tokens_per_second: float, seconds_left: float) -> None:
-        """One logged iteration. loss: nats per supervised token."""
+    def step(
+        self, iteration: int, *, loss: float, tokens_per_second: float, tflops: float, seconds_left: float
+    ) -> None:
+        """One logged iteration. loss: nats per supervised token; tflops: of each rank."""
         count = f"{iteration:>{len(str(self.total))}}/{self.total}"
-        figures = f"loss {loss:.4f}  {tokens_per_second:,.0f} tokens/s  {duration(seconds_left)} left"
+        speed = f"{tokens_per_second:,.0f} tokens/s  {tflops:.3g} TFLOP/s/rank"
+        figures = f"loss {loss:.4f}  {speed}  {duration(seconds_left)} left"
         if self.redraws:
             self.draw(iteration / max(self.total, 1), f"{count}  {figures}")
         else:

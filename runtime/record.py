@@ -1,7 +1,6 @@
 """Facts of this run that no build dir may hold: when, where, on what, how fast. The only module with a clock."""
 
 import json
-import os
 import platform
 import shutil
 import socket
@@ -13,6 +12,8 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from .atomic import replacing
 
 FILE = "run.json"
 BUILD = "build"  # a copy of the reviewed files, beside it
@@ -64,9 +65,8 @@ class RunRecord:
         self._write()
 
     def _write(self) -> None:
-        scratch = self._path.with_suffix(".tmp")
-        scratch.write_text(json.dumps(self._content, indent=2) + "\n", encoding="utf-8")
-        os.replace(scratch, self._path)  # noqa: PTH105 - the atomic call by its name
+        with replacing(self._path) as file:
+            file.write(json.dumps(self._content, indent=2) + "\n")
 
 
 def keep_build(run_path: Path, build: Path, files: Iterable[str]) -> None:

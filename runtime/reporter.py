@@ -1,30 +1,44 @@
 """What is made of the training's news: metrics.jsonl, the progress line, the run record."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .megatron import Observer
+from .megatron import Flops, Observer
 from .metrics import Metrics
 from .progress import Progress
 from .record import Stopwatch
+
+type LengthsIn = Callable[[int], Sequence[int]]  # of the rows of a global batch, by its number
 
 
 class Reporter(Observer):
     """The rank that knows the loss writes it down and shows it."""
 
-    def __init__(self, run_path: Path, *, positions: int, progress: Progress) -> None:
-        """positions: those of a global batch, padding too."""
+    def __init__(
+        self,
+        run_path: Path,
+        *,
+        lengths_in: LengthsIn,
+        ranks: int,
+        progress: Progress,
+        prune: Callable[[], None] = lambda: None,
+    ) -> None:
+        """lengths_in: for datasets that do not know theirs; prune: removes checkpoints that need not stay."""
+        self._ranks = ranks
+        self._prune = prune
         self._run_path = run_path
-        self._tokens_in: Callable[[int], int] = lambda _: positions
+        self._lengths_in = lengths_in
+        self._flops: Flops | None = None
         self._progress = progress
         self._watch = Stopwatch()
         self._metrics: Metrics | None = None
         self._lap_from = 0
 
-    def begun(self, iteration: int, rows: Any) -> None:
+    def begun(self, iteration: int, rows: Any, flops: Flops) -> None:
         # A dataset of the user's own may not know.
-        self._tokens_in = getattr(rows, "tokens_in", self._tokens_in)
+        self._lengths_in = getattr(rows, "lengths_in", self._lengths_in)
+        self._flops = flops
         self._metrics = Metrics(self._run_path, resumed_at=iteration)
         self._lap_from = iteration
         if iteration < self._progress.total:
@@ -34,13 +48,22 @@ class Reporter(Observer):
         self._watch.lap()
 
     def stepped(
-        self, iteration: int, *, loss: float, learning_rate: float | None, grad_norm: float | None, tokens: int
+        self,
+        iteration: int,
+        *,
+        loss: float,
+        learning_rate: float | None,
+        grad_norm: float | None,
+        tokens: int,
+        others: Mapping[str, float],
     ) -> None:
-        """`tokens_per_second` counts the tokens of rows, and no padding."""
+        """Both speeds count the tokens of rows, and no padding."""
         done = range(self._lap_from, iteration)
-        seconds = self._watch.lap() / len(done)
+        seconds = self._watch.lap()
         self._lap_from = iteration
-        speed = sum(map(self._tokens_in, done)) / len(done) / seconds
+        lengths = [length for batch in done for length in self._lengths_in(batch)]
+        speed = sum(lengths) / seconds
+        tflops = self._flops(lengths) / seconds / self._ranks / 1e12 if self._flops else 0.0
         if self._metrics is not None:
             self._metrics.write(
                 iteration=iteration,
@@ -48,15 +71,21 @@ class Reporter(Observer):
                 learning_rate=learning_rate,
                 grad_norm=grad_norm,
                 tokens_per_second=round(speed, 1),
+                tflops_per_rank=float(f"{tflops:.4g}"),
                 supervised_tokens=tokens,
+                **others,
             )
-        left = (self._progress.total - iteration) * seconds
-        self._progress.step(iteration, loss=loss, tokens_per_second=speed, seconds_left=left)
+        left = (self._progress.total - iteration) * seconds / len(done)
+        self._progress.step(iteration, loss=loss, tokens_per_second=speed, tflops=tflops, seconds_left=left)
 
-    def evaluated(self, iteration: int, *, loss: float) -> None:
+    def evaluated(self, iteration: int, *, loss: float, others: Mapping[str, float]) -> None:
         if self._metrics is not None:
-            self._metrics.write(iteration=iteration, valid_loss=loss)
+            named = {f"valid_{name}": value for name, value in others.items()}
+            self._metrics.write(iteration=iteration, valid_loss=loss, **named)
         self._progress.say(f"iteration {iteration}: validation loss {loss:.4f}")
+
+    def saved(self) -> None:
+        self._prune()
 
     def paused(self) -> None:
         self._watch.pause()

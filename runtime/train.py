@@ -9,6 +9,7 @@ from types import ModuleType
 
 from . import megatron, metrics
 from .bundle import Bundle, read_bundle
+from .checkpoint.keep import prune
 from .checkpoint.start import Start, claim, decide, other_data
 from .device import choose
 from .launch import arguments_of, evaluation, length
@@ -37,7 +38,7 @@ def run(build_dir: Path) -> None:
     say(start.line)
     if whole.line:
         say(whole.line)
-    data = Path(pointer["store"]).name
+    data = Path(pointer["store"]).name if pointer["store"] else "of a hook"
     validation = evaluation(bundle, pointer)
     if start.kind == "complete" and (not validation.iterations or metrics.is_evaluated(run_path, start.iteration)):
         say("nothing is left to do")
@@ -61,6 +62,10 @@ def run(build_dir: Path) -> None:
     say(f"Megatron {version}: {where}; setting up takes some seconds")
     arguments = arguments_of(bundle, start, device, whole, validation)
 
+    def pruned() -> None:
+        if (count := bundle.value("checkpoint.keep")) is not None:
+            _prune(Path(bundle.value("checkpoint.save")), count, say)
+
     observer, record = megatron.Observer(), None
     if reports:
         claim(bundle, data)
@@ -69,8 +74,10 @@ def run(build_dir: Path) -> None:
         record.started(
             start=start.kind, iteration=start.iteration, device=device, world_size=world_size, arguments=arguments
         )
-        positions = int(bundle.value("train.global_batch_size")) * int(bundle.value("train.seq_length"))
-        observer = Reporter(run_path, positions=positions, progress=progress)
+        whole_batch = [int(bundle.value("train.seq_length"))] * int(bundle.value("train.global_batch_size"))
+        observer = Reporter(
+            run_path, lengths_in=lambda _: whole_batch, ranks=world_size, progress=progress, prune=pruned
+        )
     step = import_step(bundle.path / "forward_step.py")
     try:
         iteration = megatron.train(
@@ -85,6 +92,7 @@ def run(build_dir: Path) -> None:
         progress.close()  # what comes next on the terminal may be an error, on a line of its own
     if record is not None:
         record.ended(iteration=iteration)
+        pruned()  # the last one may have been written beside the training
     say(f"done: iteration {iteration}{_learnt(run_path)}")
     if reports:
         _export(bundle, run_path, iteration, say)
@@ -124,6 +132,13 @@ def _export(bundle: Bundle, run_path: Path, iteration: int, say: Callable[[str],
 
     if not is_exported(run_path / "hf", manifest=bundle.digest, iteration=iteration):
         say(export(Export(run_path=run_path), run_path / "hf"))
+
+
+def _prune(save: Path, keep: int, say: Callable[[str], None]) -> None:
+    try:
+        prune(save, keep)
+    except OSError as error:
+        say(f"WARNING: an old checkpoint stays, it cannot be removed: {error}")
 
 
 def _learnt(run_path: Path) -> str:

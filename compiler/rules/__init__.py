@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from ..diagnostics import Diagnostic
 from ..loader import RecipeDocument
 from ..plan import Plan
-from . import data, launch, packing, parallel, schedule, shape, weights
+from . import data, hooks, launch, packing, parallel, schedule, shape, weights
 from .context import Context
 
 type Rule = Callable[[Context], Iterator[Diagnostic]]
@@ -19,6 +19,7 @@ RULES: tuple[Rule, ...] = (
     *parallel.RULES,
     *schedule.RULES,
     *data.RULES,
+    *hooks.RULES,
     *packing.RULES,
     *weights.RULES,
     *launch.RULES,

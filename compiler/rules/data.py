@@ -8,6 +8,7 @@ from .context import Context
 
 TRAIN, SOURCES = "data.train_data_path", "data.sources"
 VALID, FRACTION = "data.valid_data_path", "data.valid_fraction"
+PROVIDER = "hooks.datasets_provider"
 # Which formats read which column.
 COLUMNS = {
     "messages": ("messages",),
@@ -29,7 +30,7 @@ def one_of_each(context: Context) -> Iterator[Diagnostic]:
         yield context.error(
             "SFTC437", SOURCES, "training rows are named twice", also=(TRAIN,), help=f"remove `{TRAIN}` or `{SOURCES}`"
         )
-    elif context[TRAIN] is None and context[SOURCES] is None:
+    elif not context.plan.has_rows and context[PROVIDER] is None:
         yield context.error("SFTC437", TRAIN, "there are no training rows", help=f"set `{TRAIN}`, or list `{SOURCES}`")
     if context[VALID] is not None and context[FRACTION] is not None:
         yield context.error(
@@ -94,7 +95,7 @@ def _format(context: Context, place: str, form: str, columns: dict[str, str] | N
 def evaluation(context: Context) -> Iterator[Diagnostic]:
     if context[VALID] is None and context[FRACTION] is None:
         for key in ("eval.eval_interval", "eval.eval_iters"):
-            if context.stated(key):
+            if context.stated(key) and context[PROVIDER] is None:
                 message = f"`{key}` is set, and there are no validation rows"
                 yield context.error(
                     "SFTC432", key, message, help=f"set `{VALID}` or `{FRACTION}`, or leave the evaluation out"

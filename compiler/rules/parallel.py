@@ -7,18 +7,22 @@ from .context import Context
 
 TP, PP = "parallel.tensor_model_parallel_size", "parallel.pipeline_model_parallel_size"
 CP, EP = "parallel.context_parallel_size", "parallel.expert_model_parallel_size"
+ETP = "parallel.expert_tensor_parallel_size"
 
 
 def world_size(context: Context) -> Iterator[Diagnostic]:
     world, nnodes, nproc = context["launch.world_size"], context["launch.nnodes"], context["launch.nproc_per_node"]
     tp, pp, cp, ep = (context[key] for key in (TP, PP, CP, EP))
+    etp = context[ETP] or tp
     ranks = f"nnodes({nnodes}) * nproc_per_node({nproc}) = {world}"
     if world % (tp * pp * cp):
         message = f"{ranks} ranks are not a multiple of TP({tp}) * PP({pp}) * CP({cp}) = {tp * pp * cp}"
         yield context.error("SFTC411", "launch.nproc_per_node", message, also=("launch.nnodes", TP, PP, CP))
-    elif ep > 1 and world % (tp * pp * ep):
-        message = f"{ranks} ranks are not a multiple of TP({tp}) * PP({pp}) * EP({ep}) = {tp * pp * ep}"
-        yield context.error("SFTC411", "launch.nproc_per_node", message, also=("launch.nnodes", TP, PP, EP))
+    elif context["model.num_experts"] is not None and world % (etp * pp * ep):
+        name = "TP" if context[ETP] is None else "ETP"  # what the experts are split by
+        message = f"{ranks} ranks are not a multiple of {name}({etp}) * PP({pp}) * EP({ep}) = {etp * pp * ep}"
+        also = ("launch.nnodes", TP if context[ETP] is None else ETP, PP, EP)
+        yield context.error("SFTC411", "launch.nproc_per_node", message, also=also)
 
 
 def sequence_parallel(context: Context) -> Iterator[Diagnostic]:

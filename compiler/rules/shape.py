@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from ..diagnostics import Diagnostic
 from .context import Context
 
+ETP = "parallel.expert_tensor_parallel_size"
 TP = "parallel.tensor_model_parallel_size"
 MEGATRON_TOPK = 2  # its default of --moe-router-topk
 HEADS, GROUPS = "model.num_attention_heads", "model.num_query_groups"
@@ -62,13 +63,19 @@ def experts(context: Context) -> Iterator[Diagnostic]:
                 yield context.error(
                     "SFTC405", key, f"`{key}` needs a mixture of experts", help="set `model.num_experts`"
                 )
-        if ep > 1:
-            message = f"expert_model_parallel_size ({ep}) splits experts, and the model has none"
-            yield context.error("SFTC405", ep_key, message, help="set `model.num_experts`, or leave EP at 1")
+        for key in (ep_key, ETP):
+            if (context[key] or 1) > 1:
+                message = f"{key.removeprefix('parallel.')} ({context[key]}) splits experts, and the model has none"
+                yield context.error("SFTC405", key, message, help="set `model.num_experts`, or leave it out")
         return
     if count % ep:
         message = f"num_experts ({count}) is not a multiple of expert_model_parallel_size ({ep})"
         yield context.error("SFTC405", "model.num_experts", message, also=(ep_key,))
+    width_key = "model.moe_ffn_hidden_size" if context["model.moe_ffn_hidden_size"] else "model.ffn_hidden_size"
+    if context[ETP] and context[width_key] % context[ETP]:
+        name = width_key.removeprefix("model.")
+        message = f"{name} ({context[width_key]}) is not a multiple of expert_tensor_parallel_size ({context[ETP]})"
+        yield context.error("SFTC405", width_key, message, also=(ETP,))
     if (topk or MEGATRON_TOPK) > count:
         message = f"moe_router_topk ({topk or f'{MEGATRON_TOPK} if not set'}) is larger than num_experts ({count})"
         key = "model.moe_router_topk" if topk else "model.num_experts"

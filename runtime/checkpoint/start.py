@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..atomic import replacing
 from ..bundle import Bundle
 from ..errors import UserError
 from .tracker import Checkpoint, find_checkpoint
@@ -72,12 +73,10 @@ def claim(bundle: Bundle, data: str) -> None:
         return
     owner = Path(save) / OWNER
     text = json.dumps({"name": bundle.name, "manifest": bundle.digest, "data": data}, indent=2) + "\n"
-    # replaced at once: a kill or a full disk must not leave checkpoints that belong to nobody
-    scratch = owner.with_suffix(".tmp")
     try:
         owner.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_text(text, encoding="utf-8")
-        os.replace(scratch, owner)  # noqa: PTH105 - the atomic call by its name
+        with replacing(owner) as file:  # or checkpoints could belong to nobody
+            file.write(text)
     except OSError as error:
         raise _unwritable(owner, error.strerror) from None
 

@@ -201,10 +201,10 @@ class TrainSamples(_Samples):
         batch, place = divmod(index, self._batching.whole)
         return self._rows_of(batch)[place]
 
-    def tokens_in(self, batch: int) -> int:
-        """Positions of global batch number `batch`, from 0, that hold a token and no padding."""
+    def lengths_in(self, batch: int) -> list[int]:
+        """Of the rows of global batch number `batch`, from 0, in positions that hold a token and no padding."""
         documents = [[row] if self._packs is None else self._packs[row].tolist() for row in self._rows_of(batch)]
-        return sum(int(self._tokens.lengths[row]) - 1 for rows in documents for row in rows)
+        return [int(self._tokens.lengths[row]) - 1 for rows in documents for row in rows]
 
     def _rows_of(self, batch: int) -> list[int]:
         if batch != self._batch:

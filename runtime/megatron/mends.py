@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from importlib.util import find_spec
 from multiprocessing.managers import SyncManager
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ..atomic import replacing
+from ..checkpoint.tracker import TRACKER
 from ..process import die_with_parent
 from .wrapping import wrap_function
 
@@ -103,6 +106,32 @@ def mend_save_helper() -> None:
         return module._results_queue
 
     module.get_write_results_queue = results_queue
+
+
+def mend_tracker() -> None:
+    """Let the file that names the newest checkpoint change at once.
+
+    Megatron empties it and then writes it: a kill between the two, or a full disk, would leave a run whose checkpoints
+    are whole and which nobody finds.
+    """
+    module: Any = importlib.import_module("megatron.training.checkpointing")
+    if not isinstance(module.maybe_msc, _AtomicTracker):
+        module.maybe_msc = _AtomicTracker(module.maybe_msc)
+
+
+class _AtomicTracker:
+    """Megatron's access to files, with the tracker file written beside its place and renamed."""
+
+    def __init__(self, files: Any) -> None:
+        self._files = files
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._files, name)
+
+    def open(self, path: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        if mode == "w" and "://" not in str(path) and Path(path).name == TRACKER:
+            return replacing(Path(path))
+        return self._files.open(path, mode, *args, **kwargs)
 
 
 def mend_random_state(training: ModuleType) -> None:

@@ -1,26 +1,45 @@
 """Megatron's own logging, evaluation and checkpointing, listened to."""
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from types import ModuleType
 from typing import Any
 
+from ..errors import UserError
 from .wrapping import wrap_function
+
+LOSS = "lm loss"
+
+# Lengths of rows in tokens → floating-point operations of a training step on them, on all ranks together.
+type Flops = Callable[[Sequence[int]], float]
 
 
 class Observer:
     """What the training tells. Every rank has one; this one, of the ranks that report nothing, does not listen."""
 
-    def begun(self, iteration: int, rows: Any) -> None:
+    def begun(self, iteration: int, rows: Any, flops: Flops) -> None:
         """Model, optimizer and data are ready; `iteration` are done. `rows` is the training dataset."""
 
     def stepped(
-        self, iteration: int, *, loss: float, learning_rate: float | None, grad_norm: float | None, tokens: int
+        self,
+        iteration: int,
+        *,
+        loss: float,
+        learning_rate: float | None,
+        grad_norm: float | None,
+        tokens: int,
+        others: Mapping[str, float],
     ) -> None:
-        """A logged iteration: `loss` is the mean over the `tokens` supervised tokens of its global batch."""
+        """A logged iteration: `loss` is the mean over the `tokens` supervised tokens of its global batch, `others` are
+        means by name that the loss function reports besides.
+        """
 
-    def evaluated(self, iteration: int, *, loss: float) -> None:
-        """`loss` is the mean over all supervised tokens of the evaluation."""
+    def evaluated(self, iteration: int, *, loss: float, others: Mapping[str, float]) -> None:
+        """`loss` is the mean over all supervised tokens of the evaluation; `others` as above."""
+
+    def saved(self) -> None:
+        """A checkpoint is written, or being written where saving is asynchronous."""
 
     def paused(self) -> None:
         """What follows, an evaluation or a checkpoint, is no training."""
@@ -45,7 +64,8 @@ class News:
         wrap_function(training, "training_log", ("iteration", "loss_dict", "learning_rate", "grad_norm"), self._log)
         wrap_function(training, "evaluate", (), self._evaluate)
         wrap_function(training, "evaluate_and_print_results", ("iteration",), self._evaluate_and_print)
-        wrap_function(training, "save_checkpoint_and_time", ("iteration",), self._aside)
+        wrap_function(training, "save_checkpoint_and_time", ("iteration",), self._save)
+        wrap_function(training, "maybe_finalize_async_save", (), self._finalize)
 
     def announcing(self, provider: Callable[..., Any]) -> Callable[..., Any]:
         """The datasets provider, which pretrain() calls once the checkpoint is loaded and `args.iteration` is known."""
@@ -55,7 +75,7 @@ class News:
             datasets = provider(*provider_args, **kwargs)
             if not kwargs.get("vp_stage"):
                 self.iteration = int(self._args.iteration)
-                self._observer.begun(self.iteration, datasets[0])
+                self._observer.begun(self.iteration, datasets[0], self._flops)
             return datasets
 
         announced.is_distributed = getattr(provider, "is_distributed", False)  # type: ignore[attr-defined]
@@ -79,16 +99,27 @@ class News:
 
         return counted
 
+    def _flops(self, lengths: Sequence[int]) -> float:
+        """As Megatron counts them, on the tokens that are there and not on padding."""
+        module = importlib.import_module("megatron.training.training")
+        tokens, squares = sum(lengths), sum(length * length for length in lengths)
+        return float(
+            module.num_floating_point_operations(
+                self._args, 1, seqlen_squared_sum_in_batch=squares, total_real_tokens_in_batch=tokens
+            )
+        )
+
     def _log(self, call: Mapping[str, Any], run: Callable[[], Any]) -> Any:
         result, counts = run(), self._counts
         self.iteration, self.has_trained, self._counts = call["iteration"], True, []
         if self.iteration % self._args.log_interval == 0 and counts:  # only the last pipeline stage counts
             self._observer.stepped(
                 self.iteration,
-                loss=float(call["loss_dict"]["lm loss"]),
+                loss=float(call["loss_dict"][LOSS]),
                 learning_rate=_number(call["learning_rate"]),
                 grad_norm=_number(call["grad_norm"]),
                 tokens=_total(counts),
+                others=_others(call["loss_dict"]),
             )
         return result
 
@@ -103,9 +134,27 @@ class News:
             return None
         self._evaluated.add(iteration)
         result = self._aside(call, run)
-        if "lm loss" in self._valid_losses:
-            self._observer.evaluated(iteration, loss=float(self._valid_losses["lm loss"]))
+        if LOSS in self._valid_losses:
+            losses = self._valid_losses
+            self._observer.evaluated(iteration, loss=float(losses[LOSS]), others=_others(losses))
         return result
+
+    def _save(self, call: Mapping[str, Any], run: Callable[[], Any]) -> Any:
+        result = self._aside(call, lambda: self._finalize(call, run))
+        self._observer.saved()
+        return result
+
+    def _finalize(self, _: Mapping[str, Any], run: Callable[[], Any]) -> Any:
+        """What the disk refuses is no bug of anybody's."""
+        try:
+            return run()
+        except Exception as error:
+            if (reason := _disk_problem(error)) is None:
+                raise
+            raise UserError(
+                f"the checkpoint of iteration {self.iteration} cannot be written to `{self._args.save}`: {reason}",
+                help="the one before it is whole: mend this, and launch again to go on from there",
+            ) from error
 
     def _aside(self, _: Mapping[str, Any], run: Callable[[], Any]) -> Any:
         """Not to be counted as time spent training."""
@@ -113,6 +162,25 @@ class News:
         result = run()
         self._observer.went_on()
         return result
+
+
+# As the C library says them: writers are processes of their own, whose errors arrive as text.
+DISK = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "Read-only file system",
+    "Permission denied",
+    "File too large",
+)
+
+
+def _disk_problem(error: BaseException) -> str | None:
+    """What a disk has to do with it, if it has."""
+    told = ""
+    seen: BaseException | None = error
+    while seen is not None:
+        told, seen = f"{told}\n{seen}", seen.__cause__ or seen.__context__
+    return next((reason for reason in DISK if reason in told), None)
 
 
 def _total(counts: Sequence[Any]) -> int:
@@ -123,6 +191,10 @@ def _total(counts: Sequence[Any]) -> int:
     total = torch.stack(list(counts)).sum(dtype=torch.int64)
     torch.distributed.all_reduce(total, group=mpu.get_data_parallel_group(with_context_parallel=True))
     return int(total)
+
+
+def _others(losses: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in losses.items() if name != LOSS}
 
 
 def _number(value: Any) -> float | None:

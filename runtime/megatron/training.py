@@ -14,6 +14,7 @@ from .mends import (
     mend_learning_rate,
     mend_random_state,
     mend_save_helper,
+    mend_tracker,
     skip_compilation,
 )
 from .news import News, Observer
@@ -48,6 +49,7 @@ def train(
     mend_distributed_optimizer()
     mend_learning_rate()
     mend_save_helper()
+    mend_tracker()
     mend_random_state(training)
     args = parse(arguments)
     config = utils.gpt_config_from_args(args)

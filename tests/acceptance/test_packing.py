@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from sftc.runtime.metrics import SPEEDS
+
 np = pytest.importorskip("numpy")
 
 pytestmark = [
@@ -54,7 +56,7 @@ def launch(recipe: Path) -> str:
 
 def learnt(run: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "tokens_per_second"} for line in lines]
+    return [{key: value for key, value in line.items() if key not in SPEEDS} for line in lines]
 
 
 def prepared(cwd: Path) -> dict[str, Any]:

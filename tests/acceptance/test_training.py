@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from sftc.runtime.metrics import SPEEDS
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(find_spec("megatron") is None, reason="needs the extra [runtime]: torch and megatron-core"),
@@ -44,7 +46,7 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def learnt(run: Path) -> list[dict[str, Any]]:
-    return [{key: value for key, value in line.items() if key != "tokens_per_second"} for line in metrics(run)]
+    return [{key: value for key, value in line.items() if key not in SPEEDS} for line in metrics(run)]
 
 
 def short_quickstart(repo_root: Path, tmp_path: Path) -> Path:

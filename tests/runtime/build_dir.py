@@ -9,16 +9,24 @@ STEP = Path(__file__).with_name("tiny_step.py")
 
 VALUES: dict[str, dict[str, Any]] = {
     "model": {"transformer_impl": "local", "load": None, "init": "random"},
-    "data": {"valid_data_path": "valid.jsonl", "valid_fraction": None, "padding": "max_length"},
+    "data": {
+        "train_data_path": "train.jsonl",
+        "sources": None,
+        "valid_data_path": "valid.jsonl",
+        "valid_fraction": None,
+        "padding": "max_length",
+    },
     "train": {"train_iters": 8, "epochs": None, "global_batch_size": 4, "seq_length": 32, "lr": 0.002},
+    "hooks": {"datasets_provider": None},
     "checkpoint": {
+        "keep": None,
         "save": "run/checkpoints",
         "finetune": True,
         "no_load_optim": False,
         "no_load_rng": False,
         "export_hf": False,
     },
-    "eval": {"eval_iters": None},
+    "eval": {"eval_interval": 4, "eval_iters": None},
     "logging": {"run_path": "run", "tensorboard_dir": "run/tensorboard"},
     "launch": {"device": "auto"},
 }
@@ -85,6 +93,7 @@ def write_build(
     plan = {
         "plan_version": 1,
         "name": "tiny",
+        "hooks": [],
         "target": {"megatron": "0.19", "launcher": "torchrun"},
         "values": {
             section: {name: {"value": value, "origin": {"from": "recipe"}} for name, value in keys.items()}

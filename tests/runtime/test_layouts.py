@@ -1,126 +1,71 @@
-"""Every layout computes what one process computes: from recipes alone, on real rows, from one set of weights."""
+"""Every layout computes what one process computes: from recipes alone, on real rows, from one set of weights.
 
-import json
-import subprocess
-from dataclasses import dataclass, replace
+With --update-golden the differences are written to docs/equivalence.md.
+"""
+
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
-from ranks import PYTHON, environment
-from ruamel.yaml import YAML
+from small_jobs import DENSE, ROOT, Changes, Given, compile_job, learnt, recipe, run_jobs
 
-from sftc.compiler.cli import cli
 from sftc.runtime.data.prepare import prepare
 from sftc.runtime.data.settings import Columns, DataSettings
-from sftc.runtime.metrics import read
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(find_spec("megatron") is None, reason="needs megatron-core[training]"),
 ]
-ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs/equivalence.md"
 STEPS = 5
 ROWS = 16
+LIMIT = 1e-4
 
-DENSE = {"num_layers": 4}
 MOE = {**DENSE, "num_experts": 4, "moe_router_topk": 2, "moe_ffn_hidden_size": 96, "moe_aux_loss_coeff": 0.0}
+TP, PP, CP = "tensor_model_parallel_size", "pipeline_model_parallel_size", "context_parallel_size"
+EP, ETP, VPP = "expert_model_parallel_size", "expert_tensor_parallel_size", "num_virtual_stages_per_pipeline_rank"
+SP = {"sequence_parallel": True}
+RECOMPUTE = {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
+
+
+def parallel(**sizes: Any) -> Changes:
+    return {"parallel": sizes}
+
 
 # What each job adds to the recipe, its ranks, and the job that it must agree with.
-type Changes = dict[str, dict[str, Any]]
 type Job = tuple[Changes, int, str]
 JOBS: dict[str, Job] = {
-    "one": ({}, 1, "one"),
-    "padded to seq_length": ({"data": {"padding": "max_length"}}, 1, "one"),
-    "data": ({}, 2, "one"),
-    "distributed optimizer": ({"parallel": {"use_distributed_optimizer": True}}, 2, "one"),
-    "tensor": ({"parallel": {"tensor_model_parallel_size": 2}}, 2, "one"),
-    "tensor, sequence": ({"parallel": {"tensor_model_parallel_size": 2, "sequence_parallel": True}}, 2, "one"),
-    "pipeline": ({"parallel": {"pipeline_model_parallel_size": 2}}, 2, "one"),
-    "virtual pipeline": (
-        {"parallel": {"pipeline_model_parallel_size": 2, "num_virtual_stages_per_pipeline_rank": 2}},
-        2,
-        "one",
-    ),
-    "context": ({"parallel": {"context_parallel_size": 2}}, 2, "one"),
-    "tensor, data": ({"parallel": {"tensor_model_parallel_size": 2}}, 4, "one"),
-    "pipeline, context": ({"parallel": {"pipeline_model_parallel_size": 2, "context_parallel_size": 2}}, 4, "one"),
-    "micro-batch of 8": ({"train": {"micro_batch_size": 8}}, 1, "one"),
-    "micro-batch of 4": ({"train": {"micro_batch_size": 4}}, 2, "one"),
+    "one process": ({}, 1, "one process"),
+    "padded to seq_length": ({"data": {"padding": "max_length"}}, 1, "one process"),
+    "full recompute": ({"train": RECOMPUTE}, 1, "one process"),
+    "micro-batch 8": ({"train": {"micro_batch_size": 8}}, 1, "one process"),
+    "DP2": ({}, 2, "one process"),
+    "DP2, micro-batch 4": ({"train": {"micro_batch_size": 4}}, 2, "one process"),
+    "DP2, distributed optimizer": (parallel(use_distributed_optimizer=True), 2, "one process"),
+    "TP2": (parallel(**{TP: 2}), 2, "one process"),
+    "TP2 + SP": (parallel(**{TP: 2}, **SP), 2, "one process"),
+    "PP2": (parallel(**{PP: 2}), 2, "one process"),
+    "PP2, 2 virtual stages": (parallel(**{PP: 2, VPP: 2}), 2, "one process"),
+    "CP2": (parallel(**{CP: 2}), 2, "one process"),
+    "TP2 x DP2": (parallel(**{TP: 2}), 4, "one process"),
+    "PP2 x CP2": (parallel(**{PP: 2, CP: 2}), 4, "one process"),
     # Sixteen rows, all of them in every batch: as samples of their own, and in packs.
-    "rows": ({}, 1, "rows"),
-    "epochs": ({"train": {"train_iters": None, "epochs": STEPS}}, 1, "rows"),
-    "packs": ({"data": {"packing": True}}, 1, "rows"),
-    "packs, context": ({"data": {"packing": True}, "parallel": {"context_parallel_size": 2}}, 2, "rows"),
-    "experts: one": ({"model": MOE}, 1, "experts: one"),
-    "experts": ({"model": MOE, "parallel": {"expert_model_parallel_size": 2}}, 2, "experts: one"),
+    "16 rows": ({}, 1, "16 rows"),
+    "16 rows, epochs": ({"train": {"train_iters": None, "epochs": STEPS}}, 1, "16 rows"),
+    "16 rows in packs": ({"data": {"packing": True}}, 1, "16 rows"),
+    "16 rows in packs, CP2": ({"data": {"packing": True}, **parallel(**{CP: 2})}, 2, "16 rows"),
+    "experts, one process": ({"model": MOE}, 1, "experts, one process"),
+    "experts, EP2": ({"model": MOE, **parallel(**{EP: 2})}, 2, "experts, one process"),
+    "experts, TP2 + SP": ({"model": MOE, **parallel(**{TP: 2}, **SP)}, 2, "experts, one process"),
+    "experts, TP2 + SP, EP2, ETP1": (
+        {"model": MOE, **parallel(**{TP: 2, EP: 2, ETP: 1}, **SP)},
+        2,
+        "experts, one process",
+    ),
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
-    """Rows, what reads them, and a tokenizer: GSM8K and SmolLM2's where they are, else those of the repository."""
-
-    rows: Path
-    reading: dict[str, Any]
-    tokenizer: Path
-    vocab: int
-
-    @staticmethod
-    def find() -> "Given":
-        shared, quickstart = ROOT.parent / "shared", ROOT / "recipes/quickstart"
-        rows, tokenizer = shared / "data/gsm8k/train.jsonl", shared / "tokenizers/smollm2"
-        if rows.is_file():
-            reading = {"format": "prompt_completion", "columns": {"prompt": "question", "completion": "answer"}}
-            return Given(rows=rows, reading=reading, tokenizer=tokenizer, vocab=49152)
-        return Given(
-            rows=quickstart / "train.jsonl",
-            reading={"format": "messages"},
-            tokenizer=quickstart / "tokenizer",
-            vocab=512,
-        )
-
-
-def recipe(folder: Path, given: Given, ranks: int, changes: Changes) -> dict[str, Any]:
-    """A small model and eight rows in a batch, with `changes`."""
-    sections: dict[str, Any] = {
-        "task": {"is_instruction_dataset": True},
-        "model": {
-            **DENSE,
-            "hidden_size": 64,
-            "ffn_hidden_size": 96,
-            "num_attention_heads": 4,
-            "num_query_groups": 2,
-            "vocab_size": given.vocab,
-            "max_position_embeddings": 512,
-        },
-        "tokenizer": {"path": str(given.tokenizer)},
-        "data": {
-            "train_data_path": str(given.rows),
-            "on_overlong": "drop",
-            "num_workers": 0,
-            "store_path": str(folder / "store"),
-            **given.reading,
-        },
-        "train": {"train_iters": STEPS, "global_batch_size": 8, "seq_length": 160, "precision": "fp32", "lr": 1.0e-3},
-        "launch": {"nproc_per_node": ranks, "device": "cpu"},
-    }
-    for section, values in changes.items():
-        sections.setdefault(section, {}).update(values)
-    return {"name": "layout", **sections}
-
-
-def write_job(folder: Path, name: str, content: dict[str, Any]) -> tuple[str, str, int]:
-    """What forked.py takes, for a recipe that is written and compiled."""
-    place = folder / name
-    place.mkdir()
-    with (place / "recipe.yaml").open("w") as file:
-        YAML().dump(content, file)
-    ended = CliRunner().invoke(cli, ["compile", str(place / "recipe.yaml"), "-o", str(place / "build")])
-    assert ended.exit_code == 0, ended.output
-    return str(place), "build", content["launch"]["nproc_per_node"]
+COMPARED = [name for name, (_, _, reference) in JOBS.items() if name != reference]
 
 
 def packs(folder: Path, given: Given, multiple: int) -> int:
@@ -140,46 +85,69 @@ def packs(folder: Path, given: Given, multiple: int) -> int:
 
 
 @pytest.fixture(scope="module")
-def learnt(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[tuple[float, float]]]:
+def computed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[tuple[float, float]]]:
     """Loss and gradient norm of every iteration, by job."""
     folder, given = tmp_path_factory.mktemp("layouts"), Given.find()
     few = replace(given, rows=folder / "few.jsonl")
     few.rows.write_text("".join(given.rows.read_text().splitlines(keepends=True)[:ROWS]))
     jobs = []
-    for kind, model in (("one", {}), ("experts: one", MOE)):
+    for kind, model in (("dense", {}), ("experts", MOE)):
         random: Changes = {"model": {**model, "init": "random"}, "train": {"train_iters": 1}}
-        jobs.append(write_job(folder, f"weights of {kind}", recipe(folder, given, 1, random)))
+        jobs.append(compile_job(folder / kind, recipe(folder, given, 1, random)))
     for name, (changes, ranks, reference) in JOBS.items():
-        weights = "experts: one" if reference == "experts: one" else "one"
-        load = str(folder / f"weights of {weights}" / "runs/layout/checkpoints")
-        content = recipe(folder, few if reference == "rows" else given, ranks, changes)
-        content["model"]["load"] = load
-        if reference == "rows":
+        content = recipe(folder, few if reference == "16 rows" else given, ranks, changes, steps=STEPS)
+        weights = "experts" if reference.startswith("experts") else "dense"
+        content["model"]["load"] = str(folder / weights / "runs/small/checkpoints")
+        if reference == "16 rows":
             content["train"] |= {"seq_length": 512, "global_batch_size": ROWS}
+            content["train"] |= changes.get("train", {})
         if content["data"].get("packing"):
             content["train"]["global_batch_size"] = packs(folder, few, 2 * ranks if ranks > 1 else 1)
-        jobs.append(write_job(folder, name, content))
-    (folder / "jobs.json").write_text(json.dumps(jobs))
-    command = [PYTHON, str(Path(__file__).with_name("forked.py")), str(folder / "jobs.json")]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found = {}
-    for name in JOBS:
-        lines = read(folder / name / "runs/layout/metrics.jsonl")
-        found[name] = [(line["lm_loss"], line["grad_norm"]) for line in lines if "lm_loss" in line]
-    return found
+        jobs.append(compile_job(folder / name, content))
+    run_jobs(folder, jobs)
+    return {name: learnt(folder / name) for name in JOBS}
 
 
-@pytest.mark.parametrize("name", [name for name, (_, _, reference) in JOBS.items() if name != reference])
-def test_a_layout_computes_what_one_process_computes(name: str, learnt: dict[str, list[tuple[float, float]]]) -> None:
-    reference = learnt[JOBS[name][2]]
-    assert len(learnt[name]) == len(reference) == STEPS
-    for step, (found, wanted) in enumerate(zip(learnt[name], reference, strict=True), start=1):
-        assert found == pytest.approx(wanted, rel=1e-4), f"iteration {step}"
+@pytest.mark.parametrize("name", COMPARED)
+def test_a_layout_computes_what_one_process_computes(name: str, computed: dict[str, list[tuple[float, float]]]) -> None:
+    reference = computed[JOBS[name][2]]
+    assert len(computed[name]) == len(reference) == STEPS
+    for step, (found, wanted) in enumerate(zip(computed[name], reference, strict=True), start=1):
+        assert found == pytest.approx(wanted, rel=LIMIT), f"iteration {step}"
 
 
-def test_the_weights_learn(learnt: dict[str, list[tuple[float, float]]]) -> None:
+def test_the_weights_learn(computed: dict[str, list[tuple[float, float]]]) -> None:
     """Or all layouts would agree on nothing."""
-    for name in ("one", "rows", "experts: one"):
-        losses = [loss for loss, _ in learnt[name]]
+    for name in {reference for _, _, reference in JOBS.values()}:
+        losses = [loss for loss, _ in computed[name]]
         assert losses[-1] < losses[0] - 0.1
+
+
+def test_the_page_shows_these_layouts(request: pytest.FixtureRequest) -> None:
+    if request.config.getoption("--update-golden"):
+        PAGE.write_text(page(request.getfixturevalue("computed")), encoding="utf-8")
+    rows = [line.split(" | ") for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    assert [row[0].strip("| `") for row in rows] == COMPARED
+    for row in rows:
+        assert all(0 <= float(figure.strip(" |")) <= LIMIT for figure in row[-2:]), row
+
+
+def page(computed: dict[str, list[tuple[float, float]]]) -> str:
+    """docs/equivalence.md."""
+    given = Given.find()
+    rows = "GSM8K and SmolLM2's tokenizer" if given.vocab > 512 else "the quickstart's rows and tokenizer"
+    lines = [
+        "# Every layout computes the same\n",
+        f"Generated by `make equivalence`. A model of {DENSE['num_layers']} layers starts from one checkpoint and",
+        f"trains {STEPS} iterations on {rows}, in float32, each layout from its recipe alone, on the",
+        f"CPU over gloo. The figures are the largest relative differences from the reference, over all {STEPS}",
+        f"iterations, of the loss and of the gradient's norm; the tests allow {LIMIT:.0e}.\n",
+        "| layout | ranks | reference | loss | gradient norm |",
+        "|---|---|---|---|---|",
+    ]
+    for name in COMPARED:
+        _, ranks, reference = JOBS[name]
+        pairs = list(zip(computed[name], computed[reference], strict=True))
+        worst = [max(abs(found[at] / wanted[at] - 1) for found, wanted in pairs) for at in (0, 1)]
+        lines.append(f"| `{name}` | {ranks} | {reference} | {worst[0]:.1e} | {worst[1]:.1e} |")
+    return "\n".join(lines) + "\n"

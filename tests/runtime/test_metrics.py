@@ -59,15 +59,15 @@ def test_an_evaluation_is_known_by_its_iteration(tmp_path: Path) -> None:
 
 def test_a_log_gets_lines() -> None:
     log = io.StringIO()
-    Progress(20, log).step(5, loss=1.23456, tokens_per_second=1234.5, seconds_left=61)
-    assert log.getvalue() == "iteration  5/20  loss 1.2346  1,234 tokens/s  1m01s left\n"
+    Progress(20, log).step(5, loss=1.23456, tokens_per_second=1234.5, tflops=0.01234, seconds_left=61)
+    assert log.getvalue() == "iteration  5/20  loss 1.2346  1,234 tokens/s  0.0123 TFLOP/s/rank  1m01s left\n"
 
 
 def test_a_terminal_gets_one_line_that_makes_room_for_others() -> None:
     terminal = Terminal()
     progress = Progress(20, terminal)
-    progress.step(10, loss=1, tokens_per_second=1, seconds_left=1)
-    progress.step(20, loss=1, tokens_per_second=1, seconds_left=0)
+    progress.step(10, loss=1, tokens_per_second=1, tflops=1, seconds_left=1)
+    progress.step(20, loss=1, tokens_per_second=1, tflops=1, seconds_left=0)
     progress.say("done")
     assert "\n" not in terminal.getvalue().removesuffix("\n")
     assert terminal.getvalue().count("\r\x1b[K") == 3

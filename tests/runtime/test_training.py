@@ -17,7 +17,7 @@ import pytest
 from build_dir import digest_of, write_build, write_pointer
 from ranks import PYTHON, Run, environment, torchrun, train
 
-from sftc.runtime.metrics import read
+from sftc.runtime.metrics import KEYS, SPEEDS, read
 
 pytestmark = pytest.mark.slow
 
@@ -33,15 +33,14 @@ def metrics_of(folder: Path) -> list[dict[str, Any]]:
 
 def what_was_learnt(folder: Path) -> list[dict[str, Any]]:
     """The metrics without what depends on the machine."""
-    return [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in metrics_of(folder)]
+    return [{k: v for k, v in line.items() if k not in SPEEDS} for line in metrics_of(folder)]
 
 
 def test_each_iteration_and_each_evaluation_stands_once(undisturbed: Run) -> None:
     lines = metrics_of(undisturbed.folder)
     assert [line["iteration"] for line in lines if "lm_loss" in line] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert [line["iteration"] for line in lines if "valid_loss" in line] == [4, 8]
-    keys = {"iteration", "lm_loss", "learning_rate", "grad_norm", "tokens_per_second", "supervised_tokens"}
-    assert all(set(line) == keys for line in lines if "lm_loss" in line)
+    assert all(set(line) == set(KEYS) for line in lines if "lm_loss" in line)
 
 
 def test_supervised_tokens_are_those_of_the_global_batch(undisturbed: Run) -> None:

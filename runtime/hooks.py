@@ -1,0 +1,192 @@
+"""Functions of the user's own in the place of sftc's: loaded, called, and checked in what they return.
+
+Whatever goes wrong in one is a UserError that names it; the traceback is in the log of the rank. What each is called
+with and has to return is said in docs/hooks.md.
+"""
+
+import importlib
+import inspect
+import re
+import traceback
+from collections.abc import Callable, Mapping
+from functools import wraps
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from .errors import UserError
+from .metrics import KEYS
+
+METRIC = re.compile(r"[A-Za-z_]\w*")
+
+
+def hook(name: str, target: str, takes: str, beside: str) -> Callable[..., Any]:
+    """The function `target` of `hooks.<name>`: `file.py:function`, a file that lies where the file `beside` does, or
+    `package.module:function`. `takes` names the values that it is called with, by position.
+
+    UserError if it is not there or cannot be called so.
+    """
+    said = f"`hooks.{name}` ({target})"
+    function = _find(said, target, Path(beside).parent)
+    _require_call(said, function, takes)
+    check = _CHECKS[name](said)
+
+    @wraps(function)
+    def called(*values: Any) -> Any:
+        try:
+            result = function(*values)
+        except Exception as error:
+            raise UserError(
+                f"{said} raised {type(error).__name__}: {error}{_line(error, target)}",
+                help="the whole traceback is in the log of this rank",
+            ) from error
+        return check(result)
+
+    return called
+
+
+def require(plan: Mapping[str, Any], build_dir: Path) -> list[str]:
+    """Find and check every hook of a plan, and say which they are. UserError as `hook` has it."""
+    for one in plan["hooks"]:
+        hook(one["name"], one["target"], ", ".join(one["takes"]), str(build_dir / "forward_step.py"))
+    return [f"`hooks.{one['name']}` is `{one['target']}`" for one in plan["hooks"]]
+
+
+def _find(said: str, target: str, folder: Path) -> Callable[..., Any]:
+    place, _, function = target.rpartition(":")
+    try:
+        module = _of_file(folder / place) if place.endswith(".py") else importlib.import_module(place)
+    except Exception as error:
+        where = _line(error, target) if place.endswith(".py") else ""
+        raise UserError(
+            f"{said} cannot be imported: {type(error).__name__}: {error}{where}",
+            help="what it imports has to be installed where the run starts; sys.path holds no current directory",
+        ) from error
+    found = getattr(module, function, None)
+    if not callable(found):
+        what = "is not there" if found is None else f"is no function but {type(found).__name__}"
+        raise UserError(f"{said} {what}")
+    return found  # type: ignore[no-any-return]
+
+
+_FILES: dict[Path, ModuleType] = {}
+
+
+def _of_file(path: Path) -> ModuleType:
+    """One module for each file, so that two hooks of one file share what it keeps."""
+    path = path.resolve()
+    if path not in _FILES:
+        spec = spec_from_file_location(path.stem, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        _FILES[path] = module
+    return _FILES[path]
+
+
+def _require_call(said: str, function: Callable[..., Any], takes: str) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # written in C, say: the first call will tell
+    try:
+        signature.bind(*takes.split(", "))
+    except TypeError as error:
+        raise UserError(f"{said} is called with ({takes}) and takes {signature}: {error}") from None
+
+
+def _line(error: BaseException, target: str) -> str:
+    """Where in the user's own file it happened."""
+    name = target.rpartition(":")[0]
+    if isinstance(error, SyntaxError):
+        return f" ({name}:{error.lineno})"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).name == name]
+    return f" ({name}:{lines[-1]})" if lines else ""
+
+
+def _loss_check(said: str) -> Callable[[Any], Any]:
+    def check(result: Any) -> tuple[Any, Any]:
+        """-> the sum as a float32 scalar, the number as an int32 scalar: Megatron adds the numbers up as int32."""
+        import torch
+
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise UserError(f"{said} has to return a sum and a number, it returned {_shown(result)}")
+        total, number = result
+        if not isinstance(total, torch.Tensor) or total.dim() != 0 or not total.is_floating_point():
+            raise UserError(f"{said} has to return the sum as a scalar tensor, it returned {_shown(total)}")
+        if torch.is_grad_enabled() and not total.requires_grad:
+            raise UserError(f"{said} returned a sum without a gradient: nothing would be learnt")
+        count = torch.as_tensor(number, device=total.device)
+        if count.dim() != 0 or count.is_floating_point():
+            raise UserError(f"{said} has to return a whole number to divide by, it returned {_shown(number)}")
+        return total.float(), count.to(torch.int32)
+
+    return check
+
+
+def _metrics_check(said: str) -> Callable[[Any], Any]:
+    names: set[str] = set()
+
+    def check(result: Any) -> dict[str, Any]:
+        """-> name → [2] float32, the sum and the count, which Megatron adds up before it divides."""
+        import torch
+
+        if not isinstance(result, Mapping):
+            raise UserError(f"{said} has to return a sum and a count for each name, it returned {_shown(result)}")
+        if bad := [name for name in result if not isinstance(name, str) or not METRIC.fullmatch(name) or name in KEYS]:
+            raise UserError(f"{said}: `{bad[0]}` cannot be the name of a metric", help="letters, digits, underscores")
+        if names and names != set(result):
+            raise UserError(f"{said} has to return the same names at each call: {sorted(names ^ set(result))} differ")
+        names.update(result)
+        pairs = {}
+        for name, pair in result.items():
+            if not isinstance(pair, tuple) or len(pair) != 2:
+                raise UserError(f"{said}: `{name}` needs a sum and a count, it has {_shown(pair)}")
+            device = next((part.device for part in pair if isinstance(part, torch.Tensor)), None)
+            parts = [torch.as_tensor(part, dtype=torch.float32, device=device).detach() for part in pair]
+            if any(part.dim() for part in parts):
+                raise UserError(f"{said}: `{name}` needs two scalars, it has {_shown(pair)}")
+            pairs[name] = torch.stack(parts)
+        return pairs
+
+    return check
+
+
+def _step_check(said: str) -> Callable[[Any], Any]:
+    def check(result: Any) -> Any:
+        if not isinstance(result, tuple) or len(result) != 2 or not callable(result[1]):
+            raise UserError(f"{said} has to return an output and the function that makes its loss: {_shown(result)}")
+        return result
+
+    return check
+
+
+def _datasets_check(said: str) -> Callable[[Any], Any]:
+    def check(result: Any) -> Any:
+        if not isinstance(result, tuple) or len(result) != 3:
+            raise UserError(f"{said} has to return three datasets (training, validation, test): {_shown(result)}")
+        if result[0] is None:
+            raise UserError(f"{said} returned no training dataset")
+        return result
+
+    return check
+
+
+_CHECKS: Mapping[str, Callable[[str], Callable[[Any], Any]]] = {
+    "datasets_provider": _datasets_check,
+    "loss": _loss_check,
+    "forward_step": _step_check,
+    "metrics": _metrics_check,
+}
+
+
+def _shown(value: Any) -> str:
+    """A value in a message: tensors by their shape."""
+    if isinstance(value, tuple | list):
+        inside = ", ".join(_shown(one) for one in value)
+        return f"({inside})" if isinstance(value, tuple) else f"[{inside}]"
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"a tensor {list(value.shape)} of {value.dtype}"
+    return f"{type(value).__name__} {str(value)[:40]!r}"
