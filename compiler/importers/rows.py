@@ -53,6 +53,10 @@ def dataset_name(ledger: Ledger, setting: Setting) -> None:
         ledger.leave(setting, f"write `{TRAIN}: {address}`, or the path of its rows; a commit pins what is read")
 
 
+def dataset_split(ledger: Ledger, setting: Setting) -> None:
+    ledger.leave(setting, f"a part of the address in `{TRAIN}`: `?split={setting.value}`")
+
+
 def conversation_format(ledger: Ledger, setting: Setting) -> None:
     if setting.value in FORMATS:
         ledger.put(setting, "data.format", value=FORMATS[setting.value])
@@ -116,6 +120,7 @@ HANDLERS: dict[str, Handler] = {
     "data_path": lambda ledger, setting: ledger.leave(setting, ROWS),
     "mock_data": mock_data,
     "sft_dataset_name": dataset_name,
+    "sft_dataset_split": dataset_split,
     "sft_conversation_format": conversation_format,
     "enable_packed_sequences": lambda ledger, setting: ledger.put(setting, "data.packing"),
     "packed_sequence": lambda ledger, setting: ledger.put(setting, "data.packing"),

@@ -11,7 +11,7 @@ from ..schemas import leaves
 from ..suggest import SYNONYMS, closest
 from . import rows, schedule, shape, start
 from .ledger import Handler, Ledger, Setting
-from .table import defaults, keys_by_dest, options_by_dest, remedies, versions_with
+from .table import defaults, keys_by_dest, options_by_dest, remedies, target, versions_with
 
 HANDLERS: Mapping[str, Handler] = {**shape.HANDLERS, **schedule.HANDLERS, **start.HANDLERS, **rows.HANDLERS}
 # Other tools' names for one of ours that look like ours and hold something else.
@@ -93,17 +93,15 @@ def _key(option: str) -> str:
 
 
 def _unknown(ledger: Ledger, setting: Setting) -> None:
+    reason = f"Megatron {target()} has no such option"
     if setting.value is False and not setting.name.startswith("-"):
-        ledger.skip(setting, f"known to {ledger.tool} alone, and off")
+        ledger.skip(setting, f"off, and {reason}")
         return
-    option = "--" + setting.dest.replace("_", "-")
-    versions = versions_with(option)
-    guess = closest(setting.dest, options_by_dest()) if setting.own else None
-    if setting.name.startswith("-"):
-        reason = "Megatron has no such option" + (f" (but {', '.join(versions)} has it)" if versions else "")
-    else:
-        reason = f"known to {ledger.tool} alone"
-    ledger.leave(setting, reason + (f"; did you mean `{guess}`?" if guess else ""))
+    if versions := versions_with("--" + setting.dest.replace("_", "-")):
+        reason += f", but {', '.join(versions)} has it"
+    if guess := closest(setting.dest, options_by_dest()) if setting.own else None:
+        reason += f"; did you mean `{guess}`?"
+    ledger.leave(setting, reason)
 
 
 def _megatron_defaults(ledger: Ledger) -> None:

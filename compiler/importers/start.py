@@ -17,7 +17,9 @@ def load(ledger: Ledger, setting: Setting) -> None:
 
 
 def finetune(ledger: Ledger, setting: Setting) -> None:
-    if starts_from_checkpoint(ledger):
+    if not setting.value and ledger["pretrained_checkpoint"]:
+        ledger.skip(setting, "of `pretrained_checkpoint` Megatron takes the weights only, in any case")
+    elif starts_from_checkpoint(ledger):
         ledger.put(setting, "checkpoint.finetune")
     else:
         ledger.skip(setting, "no checkpoint is named to start from")
@@ -53,7 +55,8 @@ def first_weights(ledger: Ledger, *, sft: bool, complete: bool) -> None:
     Without `model.load`, what Megatron does with `finetune` has nothing to apply to.
     """
     if starts_from_checkpoint(ledger):
-        if complete and "model.load" in ledger.values and ledger["finetune"] is None:
+        continues = "model.load" in ledger.values and not ledger["pretrained_checkpoint"]
+        if complete and continues and ledger["finetune"] is None:
             ledger.fill("checkpoint.finetune", False, "Megatron's default: without finetune it continues that run")
     elif not sft and "model.load" not in ledger.values:
         ledger.fill("model.init", "random", "no checkpoint is named to start from")
