@@ -70,7 +70,9 @@ def common[F: Callable[..., None]](command: F) -> F:
 @click.option("--primus-root", "root", type=RECIPE, metavar="DIR", help="A checkout of Primus, for its presets.")
 @common
 def primus(file: Path, root: Path | None, **rest: Any) -> None:
-    """A recipe from FILE, a configuration of Primus: modules.post_trainer with its overrides.
+    """Make a recipe of a Primus experiment.
+
+    FILE has modules.post_trainer with its overrides. What Primus would drop is pointed out, and not taken.
 
     \b
     Example:
@@ -84,9 +86,10 @@ def primus(file: Path, root: Path | None, **rest: Any) -> None:
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
 @common
 def megatron(file: Path, **rest: Any) -> None:
-    """A recipe from FILE, a script that starts Megatron, or a list of its options; `-` is standard input.
+    """Make a recipe of a Megatron command line.
 
-    The script is read, never run. A command line without --sft does not say that it is SFT: say it with --task.
+    FILE is a script that starts Megatron, or a list of its options; `-` is standard input. The script is read, never
+    run. A command line without --sft does not say that it is SFT: say it with --task.
 
     \b
     Example:

@@ -11,6 +11,8 @@ from .ledger import Entry, Fate, Ledger
 from .table import keys_by_dest
 from .text import example, is_missing, recipe_text
 
+# Keys that a setting decides without holding their value.
+KEYS = {"load": "model.load", "pretrained_checkpoint": "model.load", "train_data_path": "data.train_data_path"}
 FLAG_CODES = ("SFTC301", "SFTC302", "SFTC303", "SFTC304")
 
 
@@ -52,7 +54,7 @@ def finish(
     checked = check_text(text, output).diagnostics
     if any(one.code in ("SFTC703", "SFTC704") for one in own):
         checked = [one for one in checked if one.code not in FLAG_CODES]
-    reported = {keys_by_dest().get(dest, dest) for dest in ledger.unsure}
+    reported = {KEYS.get(dest) or keys_by_dest().get(dest, dest) for dest in ledger.unsure}
     missing = [key for key, _ in leaves() if is_missing(key, ledger.values) and key not in reported]
     if missing or reported:
         checked = [one for one in checked if one.code != "SFTC207"]

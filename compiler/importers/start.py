@@ -54,6 +54,8 @@ def first_weights(ledger: Ledger, *, sft: bool, complete: bool) -> None:
 
     Without `model.load`, what Megatron does with `finetune` has nothing to apply to.
     """
+    if {"load", "pretrained_checkpoint"} & ledger.unsure:
+        return
     if starts_from_checkpoint(ledger):
         continues = "model.load" in ledger.values and not ledger["pretrained_checkpoint"]
         if complete and continues and ledger["finetune"] is None:

@@ -86,3 +86,12 @@ def test_the_environment_is_never_looked_at(monkeypatch: pytest.MonkeyPatch) -> 
     given = run("megatron", "run.sh", "--draft", "--env", "SIZE=7")
     assert "micro_batch_size: 7" in given.stdout
     assert "num_layers: 7" in given.stdout
+
+
+def test_weights_of_an_unknown_place_are_not_random_ones() -> None:
+    Path("run.sh").write_text("torchrun a.py --load $WHERE --num-layers 2\n")
+    done = run("megatron", "run.sh", "--draft", "--task", "pretrain")
+    assert "init: random" not in done.stdout
+    assert "model.load" not in done.stderr
+    Path("run.sh").write_text("torchrun a.py --num-layers 2\n")
+    assert "init: random" in run("megatron", "run.sh", "--draft", "--task", "pretrain").stdout
