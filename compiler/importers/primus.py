@@ -57,7 +57,9 @@ def import_primus(path: Path, name: str, request: Request) -> Imported:
 
 
 def _by_dest(settings: Mapping[str, Setting]) -> dict[str, Setting]:
-    return {dest: replace(one, dest=dest) for name, one in settings.items() for dest in [dest_of(name)]}
+    """A second name for an option that is given keeps its own: that they clash is told when they are placed."""
+    dests = {name: name if dest_of(name) in settings else dest_of(name) for name in settings}
+    return {dests[name]: replace(one, dest=dests[name]) for name, one in settings.items()}
 
 
 def _statements(

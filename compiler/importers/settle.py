@@ -11,7 +11,7 @@ from ..schemas import leaves
 from ..suggest import SYNONYMS, closest
 from . import rows, schedule, shape, start
 from .ledger import Handler, Ledger, Setting
-from .table import defaults, keys_by_dest, options_by_dest, remedies, target, versions_with
+from .table import defaults, dest_of, keys_by_dest, options_by_dest, remedies, target, versions_with
 
 HANDLERS: Mapping[str, Handler] = {**shape.HANDLERS, **schedule.HANDLERS, **start.HANDLERS, **rows.HANDLERS}
 # Other tools' names for one of ours that look like ours and hold something else.
@@ -33,7 +33,7 @@ def settle(ledger: Ledger, *, complete: bool) -> None:
 
 
 def place(ledger: Ledger, setting: Setting, *, complete: bool) -> None:
-    dest = setting.dest
+    dest = dest_of(setting.dest)
     if not setting.known:
         ledger.leave_unknown(setting)
     elif setting.value is None or setting.value == {} or setting.value == []:

@@ -173,3 +173,9 @@ def test_a_model_that_recipes_know_is_named(tmp_path: Path, monkeypatch: pytest.
     done = imported(experiment(tmp_path, "stage: sft", head="model: llama2_7B.yaml"))
     assert "preset: llama-2-7b # line 4: model: llama2_7B.yaml" in done.text
     assert "num_layers" not in done.text
+
+
+def test_two_names_of_one_option_are_both_accounted_for(tmp_path: Path) -> None:
+    done = imported(experiment(tmp_path, "norm_epsilon: 1.0e-5\nlayernorm_epsilon: 1.0e-6"))
+    assert "SFTC705" in codes(done)
+    assert {"norm_epsilon", "layernorm_epsilon"} <= {one.setting.name for one in done.entries}
