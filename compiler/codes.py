@@ -367,6 +367,50 @@ _ROWS: dict[str, tuple[str, str]] = {
         "The file is not what was compiled. Put the change into the recipe; --force overwrites the edit.",
     ),
     "SFTC603": ("a build dir that cannot be written", "The path, the permissions or the disk do not allow it."),
+    # 7xx: imports
+    "SFTC701": (
+        "a variable of a source",
+        "An import looks at no environment: what a variable holds is said with `--env NAME=VALUE`, or by its default.",
+    ),
+    "SFTC702": (
+        "a source that sftc cannot train",
+        "A recipe is one supervised fine-tuning or pretraining run of all weights, on Megatron.",
+    ),
+    "SFTC703": (
+        "a source that does not say whether it is SFT",
+        "The flag is never inferred: not from a learning rate, a script's name or a data path. "
+        "Say `--task sft` or `--task pretrain`.",
+    ),
+    "SFTC704": (
+        "statements about the task that contradict each other",
+        "One says supervised fine-tuning and the other pretraining; an import does not choose.",
+    ),
+    "SFTC705": (
+        "two settings of the source for one key of the recipe",
+        "They give it different values, and an import does not choose.",
+    ),
+    "SFTC706": (
+        "a file of the source that is missing",
+        "What a preset or a file named by `extends` would say is unknown, and not in the recipe.",
+    ),
+    "SFTC707": (
+        "a setting in a place where the other tool does not read it",
+        "It has no effect there, and its author believes in it. It is pointed out, and not taken over.",
+    ),
+    "SFTC708": (
+        "a part of a script that is not understood",
+        "An import runs nothing. What a command substitution, a condition or a loop would give is said with "
+        "`--env NAME=VALUE`.",
+    ),
+    "SFTC709": (
+        "a command line that is missing, or given twice",
+        "A recipe is one run: one command that starts Megatron, or one list of its options.",
+    ),
+    "SFTC710": (
+        "values that a source does not hold",
+        "Rows, a tokenizer, the first weights and the number of GPUs are said in other places there, or in none. "
+        "Give them to the import with `--set KEY=VALUE`, or fill in the draft.",
+    ),
 }
 
 CODES: dict[str, Code] = {code: Code(title=title, explanation=text) for code, (title, text) in _ROWS.items()}

@@ -10,7 +10,7 @@ from pathlib import Path
 from . import launcher, megatron
 from .diagnostics import Diagnostic, Severity, has_errors, sort_diagnostics
 from .hooks import find_hooks
-from .layers import read_layers, start_of
+from .layers import Reading, read_layers, start_of, with_layers
 from .loader import RecipeDocument
 from .lock import lock_path, read_lock
 from .manifest import make_manifest, make_sums
@@ -21,7 +21,7 @@ from .resolve import resolve
 from .rules import check_rules
 from .schemas import recipe_schema
 from .shapes import find_shape
-from .source import SourceFile
+from .source import SourceFile, source_from_bytes
 from .task import resolve_task
 from .validate import validate
 
@@ -50,7 +50,18 @@ def check_recipe(path: Path | None, name: str, overrides: Sequence[str] = (), *,
     """Read and check the recipe at `path` (None: standard input), called `name` in messages: every stage that can still
     speak does. `overrides` are of the form `train.lr=1e-5`. Unless `locked`, a lock beside the recipe is not looked at.
     """
-    reading = read_layers(path, name, overrides)
+    beside = lock_path(path) if locked and path is not None else None
+    return _check(read_layers(path, name, overrides), name, beside)
+
+
+def check_text(text: str, name: str) -> Checked:
+    """The same for a recipe that is not on disk; files that it names are looked for in the current directory."""
+    source, found = source_from_bytes(text.encode(), name)
+    return _check(with_layers(source, found, None), name, None)
+
+
+def _check(reading: Reading, name: str, beside: Path | None) -> Checked:
+    """`beside` is where a lock of the recipe would be."""
     document, found, sources = reading.document, reading.diagnostics, reading.sources
     if document is None:
         return Checked(sources=sources, document=None, plan=None, diagnostics=sort_diagnostics(found))
@@ -67,7 +78,7 @@ def check_recipe(path: Path | None, name: str, overrides: Sequence[str] = (), *,
         if shape is not None or not bad_shape:
             plan = resolve(document, task, chat_template=template, hooks=hooks, shape=shape)
             found += [*check_rules(plan, document), *megatron.check_raw(plan, document)]
-        if plan is not None and locked and path is not None and (beside := lock_path(path)).exists():
+        if plan is not None and beside is not None and beside.exists():
             inputs[LOCK] = beside
             text, lock, more = read_lock(beside, str(lock_path(Path(name))), plan, document)
             plan = replace(plan, lock=lock)

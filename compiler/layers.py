@@ -56,6 +56,13 @@ def read_layers(path: Path | None, name: str, overrides: Sequence[str] = ()) -> 
     Where a base cannot be had, keys that it may hold are not missed.
     """
     source, found = read_source(path, name)
+    return with_layers(source, found, path, overrides)
+
+
+def with_layers(
+    source: SourceFile | None, found: list[Diagnostic], path: Path | None, overrides: Sequence[str] = ()
+) -> Reading:
+    """The same for a `source` that is read, from `path` if it has one, with what was `found` in doing so."""
     if source is None:
         return Reading(document=None, sources=(), diagnostics=found)
     sources = [source]

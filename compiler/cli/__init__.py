@@ -31,6 +31,7 @@ COMMANDS = {
     "lock": "lock:lock",
     "data": "data:data",
     "export": "export:export",
+    "import": "import_:import_group",
 }
 
 

@@ -1,0 +1,181 @@
+"""What must not happen with a configuration of Primus, said one by one."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from sftc.compiler.importers import presets
+from sftc.compiler.importers.finish import Imported
+from sftc.compiler.importers.ledger import Entry, Fate
+from sftc.compiler.importers.placeholders import expand
+from sftc.compiler.importers.primus import import_primus
+from sftc.compiler.importers.request import Request
+from sftc.compiler.schemas import recipe_schema
+
+FLAG = "is_instruction_dataset: true"
+
+
+def experiment(tmp_path: Path, overrides: str, *, module: str = "post_trainer", head: str = "", root: str = "") -> Path:
+    lines = [root, "modules:", f"  {module}:", "    framework: megatron", head and f"    {head}", "    overrides:"]
+    lines += [f"      {line}" for line in overrides.split("\n")]
+    path = tmp_path / "experiment.yaml"
+    path.write_text("\n".join(line for line in lines if line) + "\n")
+    return path
+
+
+def imported(path: Path, **words: object) -> Imported:
+    return import_primus(path, path.name, Request(**words))  # type: ignore[arg-type]
+
+
+def codes(done: Imported) -> set[str]:
+    return {one.code for one in done.diagnostics}
+
+
+def entry(done: Imported, name: str) -> Entry:
+    (found,) = [one for one in done.entries if one.setting.name == name]
+    return found
+
+
+def values(done: Imported) -> str:
+    """The recipe without comments."""
+    return re.sub(r"(^|\s)#.*", "", done.text, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", [FLAG, "is_sft: true", "stage: sft"])
+def test_each_marker_says_sft_and_is_named(tmp_path: Path, line: str) -> None:
+    done = imported(experiment(tmp_path, line))
+    assert f"{FLAG} # line 5: {line}" in done.text
+    assert "SFTC703" not in codes(done)
+
+
+@pytest.mark.parametrize(
+    "line", ["finetune_lr: 1.0e-5", "finetune: true", "sft_dataset_name: a/sft", "train_data_path: sft.jsonl"]
+)
+def test_nothing_else_says_it(tmp_path: Path, line: str) -> None:
+    done = imported(experiment(tmp_path, line))
+    assert FLAG not in done.text
+    assert "SFTC703" in codes(done)
+
+
+def test_the_name_of_a_preset_does_not_say_it(tmp_path: Path) -> None:
+    done = imported(experiment(tmp_path, "lr: 1.0e-5", head="config: sft_trainer.yaml"))
+    assert FLAG not in done.text
+    assert "SFTC703" in codes(done)
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "task"),
+    [
+        ("pre_trainer", FLAG, None),
+        ("pre_trainer", "lr: 1.0e-5", "sft"),
+        ("pre_trainer", "stage: sft", None),
+        ("post_trainer", "stage: pretrain", "sft"),
+        ("post_trainer", "is_sft: false\nis_instruction_dataset: true", None),
+        ("post_trainer", FLAG, "pretrain"),
+    ],
+)
+def test_contradictions_are_not_settled(tmp_path: Path, module: str, line: str, task: str | None) -> None:
+    done = imported(experiment(tmp_path, line, module=module), task=task)
+    assert "SFTC704" in codes(done)
+    assert "task:" not in values(done)
+
+
+def test_pretraining_stays_pretraining_and_is_said_aloud(tmp_path: Path) -> None:
+    done = imported(experiment(tmp_path, "finetune_lr: 1.0e-5\nfinetune: true", module="pre_trainer"))
+    assert "kind: pretrain # modules.pre_trainer" in done.text
+    assert FLAG not in done.text
+
+
+def test_a_marker_in_the_wrong_place_counts_for_nothing(tmp_path: Path) -> None:
+    done = imported(experiment(tmp_path, "lr: 1.0e-5", head=FLAG, root=FLAG))
+    assert FLAG not in values(done)
+    assert {"SFTC703", "SFTC707"} <= codes(done)
+
+
+@pytest.mark.parametrize("where", ["head", "root"])
+def test_a_misplaced_value_is_pointed_out_and_never_taken(tmp_path: Path, where: str) -> None:
+    done = imported(experiment(tmp_path, "stage: sft\nlr: 1.0e-5", **{where: "lr: 3.0e-4"}))  # type: ignore[arg-type]
+    assert "lr: 1.0e-5" in values(done)
+    assert "3.0e-4" not in values(done)
+    assert "SFTC707" in codes(done)
+    alone = imported(experiment(tmp_path, "stage: sft", **{where: "lr: 3.0e-4"}))  # type: ignore[arg-type]
+    assert "3.0e-4" not in values(alone)
+
+
+def test_adapters_are_an_error_unless_they_are_off(tmp_path: Path) -> None:
+    on = imported(experiment(tmp_path, "stage: sft\nlora:\n  enabled: true\n  dim: 8"))
+    off = imported(experiment(tmp_path, "stage: sft\nlora:\n  enabled: false\n  dim: 8"))
+    assert "SFTC702" in codes(on)
+    assert entry(on, "lora.dim").fate is Fate.UNMAPPED
+    assert "SFTC702" not in codes(off)
+    assert entry(off, "lora.dim").fate is Fate.EMPTY
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "value"),
+    [
+        ("learning_rate: 1.0e-5", "train.lr", "lr: 1.0e-5"),
+        ("norm_epsilon: 1.0e-6", "model.norm_epsilon", "norm_epsilon: 1.0e-6"),
+        ("train_data_path: [0.3, a, 0.7, b]", "data.sources", '{"path": "b", "weight": 0.7}'),
+        ("train_data_path: a b", "data.sources", '[{"path": "a"}, {"path": "b"}]'),
+        ("fp16: true", "train.precision", "precision: fp16"),
+        ("use_rotary_position_embeddings: true", "model.position_embedding_type", "position_embedding_type: rope"),
+        ("apply_rope_fusion: false", "megatron.args.no_rope_fusion", "no_rope_fusion: true"),
+        ("manual_gc_interval: 5", "megatron.args.manual_gc_interval", "manual_gc_interval: 5"),
+    ],
+)
+def test_where_a_setting_goes(tmp_path: Path, line: str, key: str, value: str) -> None:
+    done = imported(experiment(tmp_path, f"stage: sft\n{line}"))
+    assert entry(done, line.split(":")[0]).key == key
+    assert value in values(done)
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "value", "missing"),
+    [
+        ("${A:4096}", {}, 4096, ()),
+        ("${A:4096}", {"A": "8"}, 8, ()),
+        ("${A:1.0e-5}", {}, 1e-5, ()),
+        ("${A:}", {}, None, ()),
+        ("${A}", {}, "${A}", ("A",)),
+        ("${A}/x/${B:y}", {"A": "a"}, "a/x/y", ()),
+        ("$A {A}", {"A": "a"}, "$A {A}", ()),
+    ],
+)
+def test_placeholders(text: str, given: dict[str, str], value: object, missing: tuple[str, ...]) -> None:
+    expanded = expand(text, given)
+    assert (expanded.value, expanded.missing) == (value, missing)
+
+
+def test_a_file_that_builds_on_itself_is_an_error(tmp_path: Path) -> None:
+    path = experiment(tmp_path, "stage: sft", root="extends: [experiment.yaml]")
+    assert "SFTC706" in codes(imported(path))
+
+
+def test_a_checkout_around_the_configuration_is_found(tmp_path: Path) -> None:
+    folder = tmp_path / "primus/configs/models/megatron"
+    folder.mkdir(parents=True)
+    (folder / "tiny.yaml").write_text("num_layers: 3\n")
+    below = tmp_path / "examples/configs"
+    below.mkdir(parents=True)
+    done = imported(experiment(below, "stage: sft", head="model: tiny"))
+    assert "num_layers: 3 # tiny.yaml line 1" in done.text
+
+
+def test_a_model_that_recipes_know_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where recipes have presets, and the source's own file of that model is not there."""
+    known = {"type": ["string", "null"], "enum": ["llama-2-7b", "mixtral-8x7b", None], "title": "Preset"}
+    monkeypatch.setitem(recipe_schema()["properties"]["model"]["properties"], "preset", known)
+    assert presets.model_preset("llama2_7B.yaml") == "llama-2-7b"
+    assert presets.model_preset("mixtral_8x7B_v0.1") == "mixtral-8x7b"
+    assert presets.model_preset("llama2_70B.yaml") is None
+    done = imported(experiment(tmp_path, "stage: sft", head="model: llama2_7B.yaml"))
+    assert "preset: llama-2-7b # line 4: model: llama2_7B.yaml" in done.text
+    assert "num_layers" not in done.text
+
+
+def test_two_names_of_one_option_are_both_accounted_for(tmp_path: Path) -> None:
+    done = imported(experiment(tmp_path, "norm_epsilon: 1.0e-5\nlayernorm_epsilon: 1.0e-6"))
+    assert "SFTC705" in codes(done)
+    assert {"norm_epsilon", "layernorm_epsilon"} <= {one.setting.name for one in done.entries}
