@@ -296,6 +296,11 @@ _ROWS: dict[str, tuple[str, str]] = {
         "a compile-time file that cannot be read",
         "Files that a recipe names for the compiler are relative to the recipe, and are copied into the build dir.",
     ),
+    "SFTC481": (
+        "a run that does not fit its device",
+        "By the formulas of docs/estimate.md the fullest rank holds more than the device that `launch.hardware` names "
+        "has. It is an estimate, so it is a warning; the help names changes that were estimated to fit.",
+    ),
     # 5xx: Megatron options
     "SFTC501": (
         "an option that the target does not have",

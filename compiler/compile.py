@@ -8,6 +8,7 @@ from pathlib import Path
 
 from . import launcher, megatron
 from .diagnostics import Diagnostic, Severity, has_errors, sort_diagnostics
+from .estimate.check import check_memory
 from .loader import RecipeDocument, load
 from .manifest import make_manifest, make_sums
 from .origins import make_origins
@@ -50,6 +51,7 @@ def check_recipe(path: Path, name: str) -> Checked:
         found += [*more, *check_rules(plan, document), *megatron.check_raw(plan, document)]
     if plan is None or has_errors(found):
         return Checked(source=source, document=document, plan=None, diagnostics=sort_diagnostics(found))
+    found += check_memory(plan, document)
     plan = megatron.arguments(plan)
     plan = replace(plan, torchrun=launcher.torchrun_words(plan), environment=tuple(launcher.environment(plan)))
     return Checked(source=source, document=document, plan=plan, diagnostics=sort_diagnostics(found))

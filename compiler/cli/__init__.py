@@ -21,6 +21,7 @@ COMMANDS = {
     "validate": "validate:validate",
     "compile": "compile:compile_command",
     "check": "check:check",
+    "estimate": "estimate:estimate_command",
     "data": "data:data",
     "export": "export:export",
 }
