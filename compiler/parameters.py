@@ -7,7 +7,7 @@ Buffers (rotary frequencies, the router's load-balancing bias) are no parameters
 from dataclasses import dataclass
 from typing import Any
 
-from .options import option_table
+from .options import option_defaults, option_table
 from .patterns import layer_pattern
 from .plan import Plan
 
@@ -87,7 +87,7 @@ def raw_option(plan: Plan, dest: str) -> Any:
         option = table.get("--" + name.replace("_", "-"))
         if option is not None and option.dest == dest:
             return value
-    return next((option.default for option in table.values() if option.dest == dest), None)
+    return option_defaults(plan["megatron.target"]).get(dest)
 
 
 def sparse_layers(plan: Plan) -> tuple[bool, ...]:

@@ -21,7 +21,7 @@ GIB = 1 << 30
 @click.argument("recipe", type=RECIPE)
 @click.option(
     "--hardware",
-    type=click.Choice(list(hardware_table()), case_sensitive=False),
+    type=click.Choice(list(hardware_table())),
     help="The device of each rank, in the place of `launch.hardware`.",
 )
 @click.option(

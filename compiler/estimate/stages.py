@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..parameters import Layer, parameters, raw_option, sparse_layers
+from ..parameters import Layer, Parameters, parameters, raw_option, sparse_layers
 from ..plan import Plan
 from .sizes import Sizes
 
@@ -33,11 +33,11 @@ class Stage:
 
 def stages(plan: Plan, sizes: Sizes) -> tuple[Stage, ...]:
     """The stages in their order. Layers are dealt out evenly; chunk c of stage r is the (c·PP + r)-th of all."""
-    return tuple(_stage(plan, sizes, rank) for rank in range(sizes.pp))
-
-
-def _stage(plan: Plan, sizes: Sizes, rank: int) -> Stage:
     model, sparse = parameters(plan), sparse_layers(plan)
+    return tuple(_stage(plan, sizes, rank, model, sparse) for rank in range(sizes.pp))
+
+
+def _stage(plan: Plan, sizes: Sizes, rank: int, model: Parameters, sparse: tuple[bool, ...]) -> Stage:
     count = sizes.layers // (sizes.pp * sizes.vpp)
     starts = [(chunk * sizes.pp + rank) * count for chunk in range(sizes.vpp)]
     chunks = tuple(

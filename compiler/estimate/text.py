@@ -54,8 +54,10 @@ def _title(found: Estimate) -> Iterator[str]:
 
 def _bars(found: Estimate, colour: bool) -> Iterator[str]:
     most = max(found.fullest.total, found.limit or 0)
-    whole = f"{gib(found.limit)} GiB a device" if found.limit is not None else f"{gib(most)} GiB"
-    yield f"memory of a rank, the bar is {whole}:" if found.fits is not False else f"memory of a rank, | is {whole}:"
+    scale = "a full bar is the fullest rank" if found.limit is None else f"a full bar is the {gib(most)} of the device"
+    if found.limit is not None and not found.fits:
+        scale = f"| is the {gib(found.limit)} of the device"
+    yield f"memory of one rank in GiB; {scale}"
     for stage in found.stages:
         yield f"  {_label(found, stage)}  {_bar(stage, most, found.limit, colour)}  {gib(stage.total)}"
     yield "  " + "  ".join(f"{_paint(sign, code, colour)} {name}" for name, sign, code in PARTS)
@@ -117,11 +119,12 @@ def _assumptions(found: Estimate) -> Iterator[str]:
     if not found.sizes.on_cpu:
         yield (
             f"assumed          overhead: {gib(CONTEXT)} GiB of driver and kernels, {gib(GROUP)} GiB for each kind of "
-            f"parallelism, {FRAGMENTS:.0%} of what comes and goes for fragments"
+            "parallelism,"
         )
-    yield "                 every sample is seq_length long" + (
-        "; every expert is visited equally often" if found.sizes.rows else ""
-    )
+        yield f"                 {FRAGMENTS:.0%} of activations, logits and workspace for fragments"
+    samples = "every sample is seq_length long"
+    experts = "; every expert is visited equally often" if found.sizes.rows else ""
+    yield ("assumed          " if found.sizes.on_cpu else "                 ") + samples + experts
     if found.sizes.not_followed:
         yield f"not followed     {', '.join(found.sizes.not_followed)}: the figures are without them"
 

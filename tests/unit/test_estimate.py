@@ -359,3 +359,19 @@ def test_a_rank_is_as_full_as_its_fullest_moment(tmp_path: Path) -> None:
         rank = rank_memory(found.sizes, stage)
         most = max(moment.total for moment in moments(found.sizes, stage))
         assert rank.at_step or rank.activations + rank.logits == most
+
+
+def test_the_documented_report_is_what_is_printed(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    page = Path(__file__).resolve().parents[2] / "docs/estimate.md"
+    text = page.read_text(encoding="utf-8")
+    recipe, printed = (block.partition("\n")[2] for block in text.split("```")[1:4:2])
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    found = check_recipe(tmp_path / "recipe.yaml", "recipe.yaml")
+    assert found.plan is not None
+    assert found.document is not None
+    shown = estimate(found.plan)
+    report = render(shown, advise(shown, found.document))
+    if request.config.getoption("--update-golden"):
+        page.write_text(text.replace(f"```text\n{printed}```", f"```text\n{report}```", 1), encoding="utf-8")
+    else:
+        assert printed == report
