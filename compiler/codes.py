@@ -176,6 +176,23 @@ _ROWS: dict[str, tuple[str, str]] = {
         "sequences longer than the model's positions",
         "Beyond `model.max_position_embeddings` the model has no trained positions.",
     ),
+    "SFTC407": (
+        "layers that torch-native attention and norms do not have",
+        "Sliding windows, attention sinks and norms around zero are computed by Transformer Engine only.",
+    ),
+    "SFTC408": (
+        "sizes of the model from two places",
+        "`model.preset` and `model.hf` exclude each other, and a line of the recipe that contradicts the config.json "
+        "of `model.hf` is a slip in one of the two. Over a preset the recipe wins.",
+    ),
+    "SFTC409": (
+        "a config.json that no recipe can say",
+        "Other families, quantized weights and features that Megatron lacks would silently be another model.",
+    ),
+    "SFTC410": (
+        "a pattern of layers that does not fit",
+        "`moe_layer_freq` and `window_attn_skip_freq` take a number, or one 0 or 1 for each layer of the model.",
+    ),
     "SFTC411": (
         "a world size that the layout does not divide",
         "Data parallelism is the world size divided by TP * PP * CP; it must be a whole number.",

@@ -17,6 +17,7 @@ from .render import Artifact, render
 from .resolve import resolve
 from .rules import check_rules
 from .schemas import recipe_schema
+from .shapes import find_shape
 from .source import SourceFile, read_source
 from .task import resolve_task
 from .validate import validate
@@ -47,8 +48,11 @@ def check_recipe(path: Path, name: str) -> Checked:
     plan = None
     if task is not None and not has_errors(found):
         template, more = _chat_template(document, path)
-        plan = resolve(document, task, chat_template=template)
-        found += [*more, *check_rules(plan, document), *megatron.check_raw(plan, document)]
+        shape, problems = find_shape(document, path)
+        found += [*more, *problems]
+        if shape is not None or not problems:
+            plan = resolve(document, task, chat_template=template, shape=shape)
+            found += [*check_rules(plan, document), *megatron.check_raw(plan, document)]
     if plan is None or has_errors(found):
         return Checked(source=source, document=document, plan=None, diagnostics=sort_diagnostics(found))
     found += check_memory(plan, document)

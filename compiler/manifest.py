@@ -58,6 +58,8 @@ def _dependencies(plan: Plan) -> Iterable[tuple[str, str]]:
         yield f"templates/{name}.j2", template_text(name)
     if plan.chat_template is not None:
         yield "chat_template", plan.chat_template
+    if plan.shape is not None:
+        yield plan.shape.name, plan.shape.text
 
 
 def _canonical(data: Mapping[str, Any]) -> bytes:

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from .diagnostics import Diagnostic, Severity
+from .diagnostics import Diagnostic, Severity, Span
 from .loader import RecipeDocument
 from .options import Option, managed_options, option_table, problem, spell
+from .parameters import raw_option
 from .plan import Argument, Plan
 from .schemas import leaves, recipe_schema
 from .suggest import closest
@@ -67,12 +68,20 @@ def check_raw(plan: Plan, document: RecipeDocument) -> list[Diagnostic]:
                     code=code,
                     severity=Severity.ERROR,
                     message=text,
-                    span=document.places[pointer].key,
+                    span=_place(document, pointer),
                     pointer=pointer,
                     help=help_text,
                 )
             )
     return found
+
+
+def _place(document: RecipeDocument, pointer: str) -> Span | None:
+    """The key in the recipe; an option that the model's preset adds has none, and is reported where that is named."""
+    if place := document.places.get(pointer):
+        return place.key
+    named = document.places.get("/model/preset") or document.places.get("/model/hf")
+    return named.value if named else None
 
 
 def _raw_problem(
@@ -114,7 +123,8 @@ def _from_keys(plan: Plan) -> Iterator[Argument]:
 
 
 def _managed(plan: Plan) -> Iterator[Argument]:
-    yield Argument(option="--group-query-attention", key="model.num_query_groups", group="model")
+    if not raw_option(plan, "multi_latent_attention"):  # which Megatron allows no query groups beside
+        yield Argument(option="--group-query-attention", key="model.num_query_groups", group="model")
     yield Argument(
         option="--tokenizer-type",
         values=("NullTokenizer",),

@@ -49,6 +49,12 @@ def option_table(target: str) -> dict[str, Option]:
     return table
 
 
+def option_of(target: str, name: str) -> str:
+    """What `name`, as `megatron.args` spells it, sets in Megatron `target`; `name` itself if it is no option."""
+    option = option_table(target).get("--" + name.replace("_", "-"))
+    return option.dest if option else name
+
+
 @cache
 def option_defaults(target: str) -> dict[str, Any]:
     """What Megatron `target` takes where an option is not given, by its `dest`."""

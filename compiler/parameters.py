@@ -7,7 +7,7 @@ Buffers (rotary frequencies, the router's load-balancing bias) are no parameters
 from dataclasses import dataclass
 from typing import Any
 
-from .options import option_defaults, option_table
+from .options import option_defaults, option_of
 from .patterns import layer_pattern
 from .plan import Plan
 
@@ -82,12 +82,11 @@ def parameters(plan: Plan) -> Parameters:
 
 def raw_option(plan: Plan, dest: str) -> Any:
     """What `megatron.args` says of the option that Megatron calls `dest`, or Megatron's default."""
-    table = option_table(plan["megatron.target"])
+    target = plan["megatron.target"]
     for name, value in plan["megatron.args"].items():
-        option = table.get("--" + name.replace("_", "-"))
-        if option is not None and option.dest == dest:
+        if option_of(target, name) == dest:
             return value
-    return option_defaults(plan["megatron.target"]).get(dest)
+    return option_defaults(target).get(dest)
 
 
 def sparse_layers(plan: Plan) -> tuple[bool, ...]:

@@ -11,14 +11,12 @@ LONGEST = 10_000  # layers; `[1]*999999999` is a slip, not a model
 
 def layer_pattern(text: int | str) -> int | list[int]:
     """The number or the list that `text` stands for. ValueError for anything else."""
-    if isinstance(text, int):
-        return text
     try:
-        value = _evaluate(ast.parse(text, mode="eval").body)
-    except (SyntaxError, RecursionError):
-        raise ValueError(text) from None
-    if isinstance(value, list) and any(item not in (0, 1) for item in value):
-        raise ValueError(text)
+        value = _evaluate(ast.parse(str(text), mode="eval").body)
+    except (SyntaxError, RecursionError, ValueError):
+        value = 0
+    if (value < 1) if isinstance(value, int) else any(item not in (0, 1) for item in value):
+        raise ValueError(f"`{text}` is no pattern of layers")
     return value
 
 

@@ -19,6 +19,27 @@ class FromRecipe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FromPreset:
+    """The preset that the recipe names says so. Of a mapping, the recipe says the entries in `recipe` itself."""
+
+    preset: str
+    recipe: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {"from": "preset", "preset": self.preset, **({"recipe": list(self.recipe)} if self.recipe else {})}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FromConfig:
+    """The config.json that the recipe names says so. Of a mapping, the recipe says the entries in `recipe` itself."""
+
+    recipe: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {"from": "config.json", **({"recipe": list(self.recipe)} if self.recipe else {})}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Default:
     """The recipe is silent; the schema's default holds."""
 
@@ -37,7 +58,7 @@ class Derived:
         return {"from": "derived", "rule": self.rule, "inputs": list(self.inputs)}
 
 
-type Origin = FromRecipe | Default | Derived
+type Origin = FromRecipe | FromPreset | FromConfig | Default | Derived
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +67,20 @@ class Resolved:
 
     value: Any
     origin: Origin
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What the recipe leaves to a published model: `values` by dotted key, `args` for `megatron.args`.
+
+    `name` and `text` are the input that it was read from, for the manifest.
+    """
+
+    origin: FromPreset | FromConfig
+    values: Mapping[str, Any]
+    args: Mapping[str, Any]
+    name: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +119,7 @@ class Plan:
     environment: tuple[Variable, ...] = ()
     torchrun: tuple[str, ...] = ()
     chat_template: str | None = None
+    shape: Shape | None = None
 
     @property
     def validates(self) -> bool:

@@ -5,11 +5,12 @@ reports nothing: whether the values fit together is the business of `rules`.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .loader import RecipeDocument
-from .plan import Default, Derived, FromRecipe, Plan, Resolved
+from .options import option_of
+from .plan import Default, Derived, FromRecipe, Plan, Resolved, Shape
 from .schemas import leaves
 from .task import TaskResolution
 
@@ -95,9 +96,19 @@ DERIVATIONS = (
 )
 
 
-def resolve(document: RecipeDocument, task: TaskResolution, *, chat_template: str | None = None) -> Plan:
-    """The plan of a `document` that satisfies the schema. `chat_template` is the text of the file it names."""
+ARGS = "megatron.args"
+
+
+def resolve(
+    document: RecipeDocument, task: TaskResolution, *, chat_template: str | None = None, shape: Shape | None = None
+) -> Plan:
+    """The plan of a `document` that satisfies the schema.
+
+    `chat_template` is the text of the file it names, `shape` the model it names; what the recipe says itself wins.
+    """
     values = {key: _stated(document.data, key, schema) for key, schema in leaves()}
+    if shape is not None:
+        values |= _from_shape(values, shape)
     if values["task.kind"].value is None:
         flags = ("task.is_instruction_dataset", "task.is_sft")
         values["task.kind"] = Resolved(value=task.kind, origin=Derived(rule="the SFT flag", inputs=flags))
@@ -108,7 +119,29 @@ def resolve(document: RecipeDocument, task: TaskResolution, *, chat_template: st
                 value=derivation.compute(*inputs), origin=Derived(rule=derivation.rule, inputs=derivation.inputs)
             )
     name, description = values.pop("name"), values.pop("description")
-    return Plan(name=name.value, description=description.value, task=task, values=values, chat_template=chat_template)
+    return Plan(
+        name=name.value,
+        description=description.value,
+        task=task,
+        values=values,
+        chat_template=chat_template,
+        shape=shape,
+    )
+
+
+def _from_shape(values: Mapping[str, Resolved], shape: Shape) -> dict[str, Resolved]:
+    """The values that the model gives. Of two spellings of a Megatron option the recipe's is kept."""
+    found = {
+        key: Resolved(value=value, origin=shape.origin)
+        for key, value in shape.values.items()
+        if not isinstance(values[key].origin, FromRecipe)
+    }
+    stated, target = values[ARGS].value, values["megatron.target"].value
+    taken = {option_of(target, name) for name in stated}
+    given = {name: value for name, value in shape.args.items() if option_of(target, name) not in taken}
+    if given:
+        found[ARGS] = Resolved(value={**given, **stated}, origin=replace(shape.origin, recipe=tuple(stated)))
+    return found
 
 
 def _stated(data: Mapping[str, Any], key: str, schema: Mapping[str, Any]) -> Resolved:

@@ -1,6 +1,7 @@
 """The last lines of a command: what is trained on and why, and how large the run is."""
 
 from .compile import Checked
+from .parameters import parameters
 from .plan import Plan
 from .render import supervised
 
@@ -20,6 +21,25 @@ def task_line(result: Checked) -> str:
     what = ("" if task.kind == "sft" else "NOT SFT, ") + f"loss on {supervised(result.plan)}"
     place = result.document.places[task.pointers[0]].value
     return f"task: {task.kind}, {what}, because {task.reason} ({place.file}:{place.line}:{place.column})"
+
+
+def size_line(plan: Plan) -> str:
+    """How many parameters the model has, and of a mixture of experts how many a token passes through."""
+    count = parameters(plan)
+    text = f"{spell_count(count.total)} parameters"
+    if count.active != count.total:
+        text += f", {spell_count(count.active)} active per token"
+    if count.uncounted:
+        text += f", without those of {', '.join(f'`{name}`' for name in count.uncounted)}"
+    return text
+
+
+def spell_count(count: int) -> str:
+    """`8.03 B`, `134.5 M`, `640`: short scale, three or four digits."""
+    for unit, size in (("T", 10**12), ("B", 10**9), ("M", 10**6), ("K", 10**3)):
+        if count >= size:
+            return f"{count / size:.{1 if count >= 100 * size else 2}f} {unit}"
+    return str(count)
 
 
 def layout_line(plan: Plan) -> str:

@@ -112,6 +112,13 @@ class _Check:
             schema = target
         return schema
 
+    def schema_at(self, pointer: str) -> _Schema:
+        """The schema of the section at `pointer`; a violated condition (`if`, `then`) does not carry its properties."""
+        schema = self.schema
+        for part in split(pointer) if pointer else ():
+            schema = self.resolve(schema.get("properties", {}).get(part) or schema.get("items", {}))
+        return schema
+
     def report(
         self, code: str, pointer: str, message: str, help: str | None = None, *, on_key: bool = False
     ) -> Diagnostic:
@@ -196,19 +203,23 @@ def _suggestion(check: _Check, key: str, section: str, siblings: list[str]) -> s
 
 def _missing_keys(check: _Check, error: _Error, pointer: str) -> _Reports:
     """jsonschema has one violation per missing key but does not say which: each call reports all, repeats fall away."""
-    if join(pointer, "<<") in check.document.broken:
+    others = [join(pointer, key) for key in error.schema.get("x-unless", ())]
+    if join(pointer, "<<") in check.document.broken or any(map(check.was_meant, others)):
         return []
     missing = (key for key in error.validator_value if key not in error.instance)
     return [_missing_key(check, error, pointer, key) for key in missing if not check.was_meant(join(pointer, key))]
 
 
 def _missing_key(check: _Check, error: _Error, pointer: str, key: str) -> Diagnostic:
-    child = check.resolve(error.schema.get("properties", {}).get(key, {}))
+    section = error.schema if "properties" in error.schema else check.schema_at(pointer)
+    child = check.resolve(section.get("properties", {}).get(key, {}))
     line = line_to_add(key, child)
     if "properties" in child or child.get("type") == "object":
         what, help = "section", f"add `{key}:` with its keys indented below"
     else:
         what, help = "key", f"add `{line}`" if line else f"add `{key}:` with {needed(child.get('type', 'string'))}"
+    if other := error.schema.get("x-otherwise"):
+        help += f", or {other}"
     if not pointer:
         start = check.document.places[""].value
         span = type(start)(

@@ -9,7 +9,7 @@ import click
 from .. import builddir
 from ..builddir import State
 from ..compile import artifacts, check_recipe
-from ..summary import layout_line, task_line
+from ..summary import layout_line, size_line, task_line
 from .shared import ERRORS, RECIPE, REFUSED, build_dir, failed, report, report_format, say, strict, unusable
 
 
@@ -43,7 +43,7 @@ def compile_command(recipe: Path, output: Path, force: bool, strict: bool, style
         click.echo(f"  removed    {output / path}", err=True)
     for file in files:
         click.echo(f"  {'wrote    ' if file.path in written else 'unchanged'}  {output / file.path}", err=True)
-    click.echo(f"{result.plan.name}: {layout_line(result.plan)}", err=True)
+    click.echo(f"{result.plan.name}: {size_line(result.plan)}, {layout_line(result.plan)}", err=True)
     starter = "sbatch" if result.plan["launch.launcher"] == "slurm" else "bash"
     script = "launch.sbatch" if starter == "sbatch" else "launch.sh"
     click.echo(f"start it with: {starter} {shlex.quote(str(output / script))}", err=True)

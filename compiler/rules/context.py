@@ -5,7 +5,7 @@ from typing import Any
 
 from ..diagnostics import Diagnostic, Related, Severity, Span
 from ..loader import RecipeDocument
-from ..plan import FromRecipe, Plan
+from ..plan import Derived, FromRecipe, Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +21,10 @@ class Context:
     def stated(self, key: str) -> bool:
         """Whether the recipe itself says so, rather than a default or a derivation."""
         return isinstance(self.plan.values[key].origin, FromRecipe) and self.plan[key] is not None
+
+    def derived(self, key: str) -> bool:
+        """Whether the value follows from other keys."""
+        return isinstance(self.plan.values[key].origin, Derived)
 
     def place(self, key: str) -> Span | None:
         """The value of `key` in the recipe, or the key of the nearest section that is there."""

@@ -3,16 +3,25 @@
 from collections.abc import Iterator
 
 from ..diagnostics import Diagnostic
+from ..options import option_table
+from ..parameters import MEGATRON_TOPK, raw_option
+from ..patterns import layer_pattern
 from .context import Context
 
-TP = "parallel.tensor_model_parallel_size"
-MEGATRON_TOPK = 2  # its default of --moe-router-topk
+TP, PP = "parallel.tensor_model_parallel_size", "parallel.pipeline_model_parallel_size"
 HEADS, GROUPS = "model.num_attention_heads", "model.num_query_groups"
+# By Megatron's name for the option: its value where the feature is not used, and what the feature is.
+TRANSFORMER_ENGINE_ONLY = {
+    "window_size": (None, "sliding windows"),
+    "softmax_type": ("vanilla", "attention sinks"),
+    "layernorm_zero_centered_gamma": (False, "norms around zero"),
+}
+PATTERNS = ("moe_layer_freq", "window_attn_skip_freq")
 
 
 def head_width(context: Context) -> Iterator[Diagnostic]:
     hidden, heads = context["model.hidden_size"], context[HEADS]
-    if not context.stated("model.kv_channels") and hidden % heads:
+    if context.derived("model.kv_channels") and hidden % heads:
         yield context.error(
             "SFTC401",
             "model.hidden_size",
@@ -42,14 +51,13 @@ def tensor_parallel_sizes(context: Context) -> Iterator[Diagnostic]:
 
 def pipeline_layers(context: Context) -> Iterator[Diagnostic]:
     layers = context["model.num_layers"]
-    pp, virtual = context["parallel.pipeline_model_parallel_size"], "parallel.num_virtual_stages_per_pipeline_rank"
+    pp, virtual = context[PP], "parallel.num_virtual_stages_per_pipeline_rank"
     stages = context[virtual] or 1
     if layers % (pp * stages):
         arithmetic = f"PP({pp})" + (f" * virtual stages({stages})" if stages > 1 else "")
         message = f"num_layers ({layers}) is not a multiple of {arithmetic} = {pp * stages}"
-        yield context.error(
-            "SFTC404", "model.num_layers", message, also=("parallel.pipeline_model_parallel_size", virtual)
-        )
+        key = "model.num_layers" if context.stated("model.num_layers") else PP
+        yield context.error("SFTC404", key, message, also=(PP, virtual) if key != PP else (virtual,))
 
 
 def experts(context: Context) -> Iterator[Diagnostic]:
@@ -89,4 +97,48 @@ def positions(context: Context) -> Iterator[Diagnostic]:
         yield context.error("SFTC406", "train.seq_length", message, also=("model.max_position_embeddings",))
 
 
-RULES = (head_width, query_groups, tensor_parallel_sizes, pipeline_layers, experts, positions)
+def torch_native_layers(context: Context) -> Iterator[Diagnostic]:
+    if context["model.transformer_impl"] != "local":
+        return
+    table = option_table(context["megatron.target"])
+    for dest, (usual, what) in TRANSFORMER_ENGINE_ONLY.items():
+        value = raw_option(context.plan, dest)
+        if value not in (usual, None, False):
+            name = next(text for text, option in table.items() if option.dest == dest)
+            message = f"{what} (`{name}`) need Transformer Engine; torch-native layers have none"
+            yield context.error(
+                "SFTC407",
+                "model.transformer_impl",
+                message,
+                also=("model.preset",),
+                help="write `transformer_impl: transformer_engine` under `model`",
+            )
+
+
+def layer_patterns(context: Context) -> Iterator[Diagnostic]:
+    layers = context["model.num_layers"]
+    for dest in PATTERNS:
+        text = raw_option(context.plan, dest)
+        if text is None or (dest == "moe_layer_freq" and context["model.num_experts"] is None):
+            continue
+        try:
+            pattern = layer_pattern(text)
+        except ValueError:
+            message = f"`{dest}: {text}` is neither a number nor lists of 0 and 1 with `+` and `*` between them"
+            yield context.error("SFTC410", f"megatron.args.{dest}", message, help='for example `"([0]+[1]*26)"`')
+            continue
+        if isinstance(pattern, list) and len(pattern) != layers:
+            message = f"the pattern `{dest}: {text}` has {len(pattern)} layers, and the model has {layers}"
+            yield context.error("SFTC410", f"megatron.args.{dest}", message, also=("model.num_layers",))
+
+
+RULES = (
+    head_width,
+    query_groups,
+    tensor_parallel_sizes,
+    pipeline_layers,
+    experts,
+    positions,
+    torch_native_layers,
+    layer_patterns,
+)

@@ -1,7 +1,7 @@
 """What a Hugging Face `config.json` says, in the words of a recipe, and what no recipe can say."""
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from ..errors import UserError
@@ -25,8 +25,12 @@ def read_config(directory: Path) -> tuple[dict[str, Any], Family]:
             f"there is no directory `{directory}`, which `model.load` names",
             help=f"paths are relative to the directory that launch.sh works in, here `{Path.cwd()}`",
         )
-    path = directory / FILE
-    config = read_json(path)
+    config = read_json(directory / FILE)
+    return config, family_of(config, directory / FILE)
+
+
+def family_of(config: Mapping[str, Any], path: PurePath) -> Family:
+    """UserError for a family that sftc does not know, or weights that cannot be trained; `path` is for the message."""
     kind = config.get("model_type")
     if kind not in FAMILIES:
         raise UserError(f"`{path}` has `model_type: {kind}`, which sftc cannot read", help=OTHERS)
@@ -35,10 +39,10 @@ def read_config(directory: Path) -> tuple[dict[str, Any], Family]:
             f"`{path}` describes quantized weights (`quantization_config`), which cannot be trained",
             help="use the model in bfloat16, or dequantize it with transformers",
         )
-    return config, FAMILIES[kind]
+    return FAMILIES[kind]
 
 
-def recipe_values(config: Mapping[str, Any], family: Family, path: Path) -> dict[str, Any]:
+def recipe_values(config: Mapping[str, Any], family: Family, path: PurePath) -> dict[str, Any]:
     """The recipe keys that follow from config.json, with their values. UserError if it leaves a size open."""
 
     def stated(*names: str) -> Any:

@@ -122,6 +122,27 @@ def mend_random_state(training: ModuleType) -> None:
     wrap_function(training, "build_train_valid_test_data_iterators", (), build)
 
 
+def mend_query_projection() -> None:
+    """Let multi-latent attention without a narrow query layer have no norm in its place (DeepSeek-V2-Lite).
+
+    For `--qk-layernorm` without `--q-lora-rank`, 0.19 builds the query projection with a norm of its own, which would
+    normalize a second time what the layer's first norm has normalized; the published model has none there, and
+    torch-native layers, which have no such projection, cannot be built at all.
+    """
+    if find_spec("megatron.core.transformer.mla_qk_norm_config") is None:
+        return
+    cls: Any = importlib.import_module("megatron.core.transformer.mla_qk_norm_config").QKNormConfigResolver
+    resolve = cls._mla_fused_linear_or_default
+
+    @wraps(resolve)
+    def resolved(self: Any, module: Any, name: str) -> Any:
+        if name == "linear_q_proj":
+            return module or self.linear_impl
+        return resolve(self, module, name)
+
+    cls._mla_fused_linear_or_default = resolved
+
+
 def _fill_empty_state(optimizer: Any) -> None:
     import torch
 

@@ -12,6 +12,7 @@ from .arguments import parse
 from .mends import (
     mend_distributed_optimizer,
     mend_learning_rate,
+    mend_query_projection,
     mend_random_state,
     mend_save_helper,
     skip_compilation,
@@ -48,6 +49,7 @@ def train(
     mend_distributed_optimizer()
     mend_learning_rate()
     mend_save_helper()
+    mend_query_projection()
     mend_random_state(training)
     args = parse(arguments)
     config = utils.gpt_config_from_args(args)

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -64,16 +65,35 @@ def test_the_rules_are_about_something() -> None:
         assert any(name.split(".")[0] == library for name in imports(ROOT / module))
 
 
-def test_two_modules_load_the_runtime_and_by_name() -> None:
-    """`sftc data ...` and `sftc export` need it; nothing else may, and nothing at import time."""
+def test_three_modules_load_the_runtime_and_by_name() -> None:
+    """`sftc data ...`, `sftc export` and `model.hf` need it; nothing else may, and nothing at import time."""
     users = [path for path in SOURCES if "import_module(" in path.read_text() or "__import__(" in path.read_text()]
-    loaders = {"compiler/data_commands.py": "data", "compiler/export_command.py": "hf"}
+    loaders = {
+        "compiler/data_commands.py": "data.commands",
+        "compiler/export_command.py": "hf.commands",
+        "compiler/shapes.py": "hf.config",
+    }
     ours = [relative(path) for path in users if relative(path).startswith("compiler/")]
     assert ours == ["compiler/cli/__init__.py", *loaders]  # the first loads its own commands
-    for loader, package in loaders.items():
+    for loader, module in loaders.items():
         text = (ROOT / loader).read_text()
         assert text.count("import_module(RUNTIME)") == text.count("import_module(") == 1
-        assert f'RUNTIME = "sftc.runtime.{package}.commands"' in text
+        assert f'RUNTIME = "sftc.runtime.{module}"' in text
+
+
+def test_the_knowledge_of_config_json_is_light() -> None:
+    """`sftc compile` reads it: no library, and nothing of the runtime but tables and files."""
+    code = "import sys; before = set(sys.modules); import sftc.runtime.hf.config; print(*(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name for name in done.stdout.split() if name.split(".")[0] not in sys.stdlib_module_names}
+    ours = (
+        "",
+        ".runtime",
+        ".runtime.errors",
+        ".runtime.hf",
+        *(f".runtime.hf.{name}" for name in ("config", "files", "tables")),
+    )
+    assert loaded <= {f"sftc{name}" for name in ours}
 
 
 def test_packages_are_those_on_disk() -> None:

@@ -31,7 +31,7 @@ def test_every_key_of_a_recipe_is_described_for_an_editor() -> None:
 
 def test_a_key_has_a_default_or_is_required_or_decides_the_task() -> None:
     def required(schema: dict, prefix: str) -> set[str]:  # type: ignore[type-arg]
-        names = {f"{prefix}{name}" for name in schema.get("required", [])}
+        names = {f"{prefix}{name}" for part in (schema, schema.get("then", {})) for name in part.get("required", [])}
         for name, child in schema["properties"].items():
             if "properties" in child:
                 names |= required(child, f"{prefix}{name}.")
@@ -87,7 +87,8 @@ def test_every_value_of_the_recipe_is_found_in_it(golden: Path) -> None:
     lines = recipe.read_text().splitlines()
     assert origins["recipe"] == recipe.name
     for key, place in origins["keys"].items():
-        assert key.rsplit(".", 1)[-1] in lines[place["line"] - 1], key
+        # A mapping stands below its key.
+        assert key.rsplit(".", 1)[-1] in "".join(lines[place["line"] - 2 : place["line"]]), key
     arguments = (golden / "megatron.args").read_text().splitlines()
     assert origins["lines"]["megatron.args"]
     for number, place in origins["lines"]["megatron.args"].items():
