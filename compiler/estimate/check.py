@@ -25,7 +25,7 @@ def check_memory(plan: Plan, document: RecipeDocument) -> Iterator[Diagnostic]:
     states = rank.weights + rank.gradients + rank.optimizer
     when = " when its optimizer steps" if rank.at_step else ""
     message = (
-        f"a rank of stage {rank.rank} needs about {gib(rank.total)} GiB{when}, and {plan['launch.hardware']} has "
+        f"a rank of stage {rank.stage} needs about {gib(rank.total)} GiB{when}, and {plan['launch.hardware']} has "
         f"{gib(found.limit)}: weights, gradients and optimizer({gib(states)}) + activations({gib(rank.activations)}) + "
         f"logits({gib(rank.logits)}) + workspace({gib(rank.workspace)}) + overhead({gib(rank.overhead)})"
     )

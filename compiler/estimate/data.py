@@ -14,7 +14,7 @@ def to_json(found: Estimate, advice: Sequence[Advice]) -> dict[str, Any]:
     work, sizes = found.work, found.sizes
     return {
         "name": found.plan.name,
-        "hardware": found.hardware.key if found.hardware else None,
+        "hardware": {**asdict(found.hardware), "peak": dict(found.hardware.peak)} if found.hardware else None,
         "device_memory": found.limit,
         "fits": found.fits,
         "fullest_rank": found.fullest.total,

@@ -42,9 +42,9 @@ class Moment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankMemory:
-    """Bytes of one rank of stage `rank` when it holds most: in a pass, or (`at_step`) when the optimizer steps."""
+    """Bytes of one rank of a stage when it holds most: in a pass, or (`at_step`) when the optimizer steps."""
 
-    rank: int
+    stage: int
     layers: int
     in_flight: int
     weights: int
@@ -76,7 +76,7 @@ def rank_memory(sizes: Sizes, stage: Stage) -> RankMemory:
     kept = 0 if at_step else fullest.kept + fullest.recomputed
     workspace = step if at_step else passing
     return RankMemory(
-        rank=stage.rank,
+        stage=stage.rank,
         layers=stage.layers,
         in_flight=max(sum(counts) for counts in _waiting(sizes, stage)),
         weights=held * sizes.element,

@@ -38,9 +38,9 @@ def verdict(found: Estimate) -> str:
 
 def gib(size: int) -> str:
     """Bytes as GiB: two digits behind the point for what is small."""
-    if not size:
-        return "0"
     amount = size / GIB
+    if amount < 0.005:
+        return "<0.01" if size else "0"
     return f"{amount:.2f}" if amount < 10 else f"{amount:.1f}"
 
 
@@ -111,8 +111,8 @@ def _work(found: Estimate) -> Iterator[str]:
             ends = (_seconds(work.iterations * each) for each in (duration.fastest, duration.slowest))
             yield f"                 {' to '.join(ends)} in all, without start, evaluation and saving"
     number = "as many as there will be" if disk.count is None else str(disk.count)
-    total = "" if disk.count is None else f", {gib(disk.count * disk.checkpoint)} GiB in all"
-    yield f"checkpoints      {number} of {gib(disk.checkpoint)} GiB{total}"
+    total = "" if disk.count is None else f", {_size(disk.count * disk.checkpoint)} in all"
+    yield f"checkpoints      {number} of {_size(disk.checkpoint)}{total}"
 
 
 def _assumptions(found: Estimate) -> Iterator[str]:
@@ -143,7 +143,7 @@ def _advice(found: Estimate, advice: Sequence[Advice]) -> Iterator[str]:
 
 
 def _label(found: Estimate, stage: RankMemory) -> str:
-    return f"stage {stage.rank:<{len(str(len(found.stages) - 1))}}"
+    return f"stage {stage.stage:<{len(str(len(found.stages) - 1))}}"
 
 
 def _count(number: float) -> str:
@@ -153,6 +153,14 @@ def _count(number: float) -> str:
             return f"{number:.3g} {prefix}"
         number /= 1000
     return f"{number:.3g} Z"
+
+
+def _size(size: int) -> str:
+    """Bytes in the largest unit of which there is one."""
+    amount, units = float(size), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while amount >= 1024 and len(units) > 1:
+        amount, units = amount / 1024, units[1:]
+    return f"{amount:.1f} {units[0]}"
 
 
 def _seconds(seconds: float) -> str:

@@ -19,6 +19,15 @@ def test_json_is_json(run_line, recipe):
     assert (data["device_memory"], data["fits"], data["hardware"]) == (16 * 2**30, True, None)
 
 
+def test_what_the_report_says_is_not_warned_of_as_well(run_line, recipe):
+    recipe.write_text(recipe.read_text().replace("vocab_size: 512", "vocab_size: 99000000") + "  hardware: H100\n")
+    assert "[SFTC481]" in run_line("sftc validate recipe.yaml").stdout
+    small, large = (run_line(f"sftc estimate recipe.yaml --memory {size}") for size in (80, 1e6))
+    assert (small.stderr, large.stderr) == ("", "")
+    assert "does not fit" in small.stdout
+    assert "\nfits: " in large.stdout
+
+
 def test_fail_over_is_for_scripts(run_line, recipe):
     assert run_line("sftc estimate recipe.yaml --memory 16 --fail-over").returncode == 0
     assert run_line("sftc estimate recipe.yaml --memory 0.1").returncode == 0
