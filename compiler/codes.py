@@ -334,6 +334,11 @@ _ROWS: dict[str, tuple[str, str]] = {
         "a hook that leaves something open",
         "A hook that brings the samples decides what sftc would otherwise find out from the rows.",
     ),
+    "SFTC481": (
+        "a run that does not fit its device",
+        "By the formulas of docs/estimate.md the fullest rank holds more than the device that `launch.hardware` names "
+        "has. It is an estimate, so it is a warning; the help names changes that were estimated to fit.",
+    ),
     "SFTC491": (
         "a lock that cannot be used",
         "The `.lock` file beside a recipe is written by `sftc lock` and by nothing else. Write it again, or remove it "

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from . import launcher, megatron
 from .diagnostics import Diagnostic, Severity, has_errors, sort_diagnostics
+from .estimate.check import check_memory
 from .hooks import find_hooks
 from .layers import Reading, read_layers, start_of, with_layers
 from .loader import RecipeDocument
@@ -86,6 +87,7 @@ def _check(reading: Reading, name: str, beside: Path | None) -> Checked:
             found += more
     if plan is None or has_errors(found):
         return Checked(sources=sources, document=document, plan=None, diagnostics=sort_diagnostics(found))
+    found += check_memory(plan, document)
     plan = megatron.arguments(plan)
     plan = replace(plan, torchrun=launcher.torchrun_words(plan), environment=tuple(launcher.environment(plan)))
     return Checked(sources=sources, document=document, plan=plan, diagnostics=sort_diagnostics(found), inputs=inputs)

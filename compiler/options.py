@@ -56,6 +56,12 @@ def option_of(target: str, name: str) -> str:
 
 
 @cache
+def option_defaults(target: str) -> dict[str, Any]:
+    """What Megatron `target` takes where an option is not given, by its `dest`."""
+    return {option.dest: option.default for option in reversed(option_table(target).values())}
+
+
+@cache
 def managed_options() -> dict[str, str]:
     """Options that would undo what a build dir promises, each with what to do instead; the same in every version."""
     table: dict[str, str] = load_schema("megatron/managed.json")

@@ -7,7 +7,7 @@ Buffers (rotary frequencies, the router's load-balancing bias) are no parameters
 from dataclasses import dataclass
 from typing import Any
 
-from .options import option_of, option_table
+from .options import option_defaults, option_of
 from .patterns import layer_pattern
 from .plan import Plan
 
@@ -86,7 +86,7 @@ def raw_option(plan: Plan, dest: str) -> Any:
     for name, value in plan["megatron.args"].items():
         if option_of(target, name) == dest:
             return value
-    return next((option.default for option in option_table(target).values() if option.dest == dest), None)
+    return option_defaults(target).get(dest)
 
 
 def sparse_layers(plan: Plan) -> tuple[bool, ...]:

@@ -20,18 +20,19 @@ from .exits import BUG, INTERRUPTED
 # In the order of the help: a recipe's way to a run, then what is around it. Names are `module:function`.
 COMMANDS = {
     "init": "init:init",
+    "import": "import_:import_group",
     "validate": "validate:validate",
     "compile": "compile:compile_command",
     "check": "check:check",
-    "migrate": "migrate:migrate",
+    "lock": "lock:lock",
+    "estimate": "estimate:estimate_command",
     "diff": "diff:diff",
     "explain": "explain:explain",
-    "schema": "schema:schema",
-    "completion": "completion:completion",
-    "lock": "lock:lock",
+    "migrate": "migrate:migrate",
     "data": "data:data",
     "export": "export:export",
-    "import": "import_:import_group",
+    "schema": "schema:schema",
+    "completion": "completion:completion",
 }
 
 

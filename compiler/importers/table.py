@@ -29,7 +29,7 @@ def keys_by_dest() -> dict[str, str]:
 @cache
 def options_by_dest() -> dict[str, tuple[Option, ...]]:
     found: dict[str, list[Option]] = {}
-    for option in dict.fromkeys(option_table(target()).values()):
+    for option in {id(option): option for option in option_table(target()).values()}.values():
         found.setdefault(option.dest, []).append(option)
     return {dest: tuple(options) for dest, options in found.items()}
 

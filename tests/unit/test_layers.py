@@ -197,7 +197,7 @@ def test_a_base_is_an_input_and_its_comments_are_none(tmp_path: Path) -> None:
     commented = compiled(tmp_path, "r.yaml")
     assert {path for path in first if first[path] != commented[path]} == {"origins.json"}
     # A value that the recipe replaces changes nothing that runs, and is an input all the same.
-    (tmp_path / "b.yaml").write_text(COMMON.replace("name: common", "name: renamed"))
+    (tmp_path / "b.yaml").write_text("# a comment\n" + COMMON.replace("name: common", "name: renamed"))
     renamed = compiled(tmp_path, "r.yaml")
     assert {path for path in first if commented[path] != renamed[path]} == {"manifest.json", "SHA256SUMS"}
 

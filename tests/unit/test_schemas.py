@@ -94,9 +94,9 @@ def test_every_value_of_the_recipe_is_found_in_it(golden: Path) -> None:
     assert origins["recipe"] == recipe.name
     for key, place in origins["keys"].items():
         lines = (recipe.parent / place["file"]).read_text().splitlines()
-        # A block begins on the line below its key; an item of a list has none of its own.
-        word = [part for part in key.split(".") if not part.isdigit()][-1]
-        assert word in "".join(lines[max(0, place["line"] - 2) : place["line"]]), key
+        # A block begins on the line below its key; an item of a list has a dash in the place of one.
+        word = key.rsplit(".", 1)[-1]
+        assert ("- " if word.isdigit() else word) in "".join(lines[max(0, place["line"] - 2) : place["line"]]), key
     arguments = (golden / "megatron.args").read_text().splitlines()
     assert origins["lines"]["megatron.args"]
     for number, place in origins["lines"]["megatron.args"].items():

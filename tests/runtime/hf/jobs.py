@@ -1,6 +1,5 @@
 """Recipes that start from Hugging Face weights, compiled by sftc, with a forward step that keeps the logits."""
 
-import hashlib
 import json
 import subprocess
 from dataclasses import dataclass, field
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from build_dir import write_pointer
+from build_dir import replace_step, write_pointer
 from click.testing import CliRunner
 from ranks import PYTHON, environment
 from ruamel.yaml import YAML
@@ -75,22 +74,9 @@ def compile_job(folder: Path, recipe: dict[str, Any]) -> Path:
     build = folder / "build"
     ended = CliRunner().invoke(cli, ["compile", str(folder / "recipe.yaml"), "-o", str(build)])
     assert ended.exit_code == 0, ended.output + repr(ended.exception)
-    (build / "forward_step.py").write_text(STEP.read_text())
-    _digest_again(build)
+    replace_step(build, STEP.read_text())
     write_pointer(build, folder / "runs/hf")
     return build
-
-
-def _digest_again(build: Path) -> None:
-    def digest(name: str) -> str:
-        return hashlib.sha256((build / name).read_bytes()).hexdigest()
-
-    manifest = json.loads((build / "manifest.json").read_text())
-    for subject in manifest["subject"]:
-        subject["digest"]["sha256"] = digest(subject["name"])
-    (build / "manifest.json").write_text(json.dumps(manifest))
-    names = [line[66:] for line in (build / "SHA256SUMS").read_text().splitlines()]
-    (build / "SHA256SUMS").write_text("".join(f"{digest(name)}  {name}\n" for name in names))
 
 
 def run_jobs(folder: Path, jobs: dict[str, tuple[Path, int]]) -> None:

@@ -1,0 +1,74 @@
+"""Which layers and how many parameters each pipeline stage holds, on each of its ranks."""
+
+from dataclasses import dataclass
+
+from ..parameters import Layer, Parameters, parameters, raw_option, sparse_layers
+from ..plan import Plan
+from .sizes import Sizes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """Consecutive layers: a stage, or a virtual one. `layers` says of each whether it has experts."""
+
+    layers: tuple[bool, ...]
+    is_first: bool
+    is_last: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One pipeline stage. `dense` and `experts` are parameters of one rank, `largest` those of its largest matrix."""
+
+    rank: int
+    chunks: tuple[Chunk, ...]
+    dense: int
+    experts: int
+    largest: int
+
+    @property
+    def layers(self) -> int:
+        return sum(len(chunk.layers) for chunk in self.chunks)
+
+
+def stages(plan: Plan, sizes: Sizes) -> tuple[Stage, ...]:
+    """The stages in their order. Layers are dealt out evenly; chunk c of stage r is the (c·PP + r)-th of all."""
+    model, sparse = parameters(plan), sparse_layers(plan)
+    return tuple(_stage(plan, sizes, rank, model, sparse) for rank in range(sizes.pp))
+
+
+def _stage(plan: Plan, sizes: Sizes, rank: int, model: Parameters, sparse: tuple[bool, ...]) -> Stage:
+    count = sizes.layers // (sizes.pp * sizes.vpp)
+    starts = [(chunk * sizes.pp + rank) * count for chunk in range(sizes.vpp)]
+    chunks = tuple(
+        Chunk(layers=sparse[start : start + count], is_first=start == 0, is_last=start + count == sizes.layers)
+        for start in starts
+    )
+    held = [model.layers[start + offset] for start in starts for offset in range(count)]
+    dense = sum(_dense(plan, sizes, layer) for layer in held)
+    rows = sizes.vocab * sizes.hidden
+    has_first, has_last = chunks[0].is_first, chunks[-1].is_last
+    if has_first:
+        dense += rows + model.embedding - plan["model.vocab_size"] * sizes.hidden  # positions are held whole
+    if has_last:
+        dense += model.final_norm
+        if model.output or not has_first:  # a tied output on another stage is a copy of the embedding
+            dense += rows
+    matrices = [sizes.hidden * width * (2 if sizes.is_gated else 1) for width in (sizes.ffn, sizes.expert_ffn)]
+    return Stage(
+        rank=rank,
+        chunks=chunks,
+        dense=dense,
+        experts=sum(layer.experts for layer in held) // (sizes.ep * sizes.etp),
+        largest=max(*matrices, rows if has_first or has_last else 0),
+    )
+
+
+def _dense(plan: Plan, sizes: Sizes, layer: Layer) -> int:
+    """One layer's parameters but for the experts. Norms, the router and latent projections are held whole."""
+    whole = sizes.hidden * plan["model.num_experts"] if layer.experts else 0
+    if sizes.latent:
+        whole += sizes.hidden * sizes.latent
+    if layer.experts and (width := raw_option(plan, "moe_latent_size")):
+        whole += 2 * sizes.hidden * width
+    return layer.norms + whole + (layer.attention + layer.mlp - whole) // sizes.tp
