@@ -1,18 +1,15 @@
 """What is mended in Megatron 0.19 while it runs; each function says what is wrong there and what follows from it."""
 
 import importlib
-import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from importlib.util import find_spec
-from multiprocessing.managers import SyncManager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ..atomic import replacing
 from ..checkpoint.tracker import TRACKER
-from ..process import die_with_parent
 from .wrapping import wrap_function
 
 
@@ -88,24 +85,6 @@ def _adopt_rates(current: Sequence[dict[str, Any]], saved: Sequence[dict[str, An
     if all(len(pairs) == 1 for pairs in rates):
         for group in saved:
             group["max_lr"], group["min_lr"] = next(iter(rates[0]))
-
-
-def mend_save_helper() -> None:
-    """Let the process that collects the results of checkpoint writers die with its rank.
-
-    Megatron spawns it at the first save and leaves it to Python to end it, which a SIGKILL of the rank prevents: each
-    killed run would leave half a gigabyte behind.
-    """
-    module: Any = importlib.import_module("megatron.core.dist_checkpointing.strategies.filesystem_async")
-
-    def results_queue(mp_mode: str = "spawn") -> Any:
-        if module._results_queue is None:
-            manager = SyncManager(ctx=multiprocessing.get_context(mp_mode))
-            manager.start(initializer=die_with_parent)
-            module._results_queue = manager.Queue()
-        return module._results_queue
-
-    module.get_write_results_queue = results_queue
 
 
 def mend_tracker() -> None:

@@ -9,13 +9,13 @@ from typing import Any
 from ..errors import UserError
 from ..record import epoch_seconds
 from .arguments import parse
+from .background import mend_async_worker, mend_save_helper
 from .loading import watch_loading
 from .mends import (
     mend_distributed_optimizer,
     mend_learning_rate,
     mend_query_projection,
     mend_random_state,
-    mend_save_helper,
     mend_tracker,
     skip_compilation,
 )
@@ -52,6 +52,7 @@ def train(
     mend_distributed_optimizer()
     mend_learning_rate()
     mend_save_helper()
+    mend_async_worker()
     mend_tracker()
     mend_query_projection()
     mend_random_state(training)
