@@ -2,13 +2,14 @@
 
 import importlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 from ..errors import UserError
 from ..record import epoch_seconds
-from .arguments import parse
+from .arguments import parse, release_line
+from .lines import LINES
 from .mends import (
     mend_distributed_optimizer,
     mend_learning_rate,
@@ -16,11 +17,8 @@ from .mends import (
     mend_save_helper,
     skip_compilation,
 )
+from .model import FirstWeights, LayerSpec, Model
 from .news import News, Observer
-from .parameters import Slot, slots
-
-type LayerSpec = Callable[..., Any]
-type FirstWeights = Callable[[Sequence[Slot]], None]
 
 
 def train(
@@ -41,7 +39,6 @@ def train(
     """
     started = epoch_seconds()
     training = importlib.import_module("megatron.training.training")
-    utils = importlib.import_module("megatron.training.argument_utils")
     from megatron.core.enums import ModelType
 
     skip_compilation()
@@ -50,28 +47,18 @@ def train(
     mend_save_helper()
     mend_random_state(training)
     args = parse(arguments)
-    config = utils.gpt_config_from_args(args)
-    # no option of Megatron's; it asks for it in the code of a user
-    config.transformer.variable_seq_lengths = variable_lengths and args.pipeline_model_parallel_size > 1
-    if layer_spec is not None:
-        config.transformer_layer_spec = layer_spec
-    config.rope_scaling_factor = args.rope_scaling_factor  # 0.19 leaves the model at its default of 8
-    if first_weights is not None:
-        config.pre_wrap_hooks.append(_filling(first_weights))
+    model = Model(layer_spec=layer_spec, first_weights=first_weights, variable_lengths=variable_lengths)
+    line = release_line()
     news = News(args, observer)
     news.listen(training)
     training.set_startup_timestamps(program_start=started, main_entry=started)
     call = {
-        "cfg_container": utils.pretrain_cfg_container_from_args(args, config),
+        **LINES[line](args, model),
         "train_valid_test_dataset_provider": news.announcing(step.train_valid_test_datasets_provider),
         "model_type": ModelType.encoder_or_decoder,
         "forward_step_func": news.counting(step.forward_step),
     }
-    if missing := set(call) - set(inspect.signature(training.pretrain).parameters):
-        raise UserError(
-            f"this Megatron's pretrain() takes no `{min(missing)}`",
-            help="its version says 0.19 but it is another; use the released wheel or checkout",
-        )
+    _require_signature(training.pretrain, call, line)
     try:
         training.pretrain(**call)
     except SystemExit as stop:  # how Megatron ends at --exit-interval, and also how it gives up, both with status 0
@@ -81,11 +68,14 @@ def train(
     return news.iteration
 
 
-def _filling(first_weights: FirstWeights) -> Callable[[list[Any]], list[Any]]:
-    """A hook on the built model: before DDP and the optimizer, which copy the weights that they find."""
-
-    def fill(chunks: list[Any]) -> list[Any]:
-        first_weights(list(slots(chunks)))
-        return chunks
-
-    return fill
+def _require_signature(pretrain: Any, call: Mapping[str, Any], line: str) -> None:
+    """UserError unless `pretrain` takes the keywords of `call` and needs no others."""
+    parameters = inspect.signature(pretrain).parameters
+    needed = {name for name, parameter in parameters.items() if parameter.default is parameter.empty}
+    wrong = [f"takes no `{name}`" for name in call if name not in parameters]
+    wrong += [f"needs `{name}`" for name in parameters if name in needed - set(call)]
+    if wrong:
+        raise UserError(
+            f"this Megatron's pretrain() {wrong[0]}",
+            help=f"its version says {line} but it is another; use the released wheel or checkout",
+        )

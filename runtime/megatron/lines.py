@@ -1,0 +1,51 @@
+"""How the release lines of Megatron differ in what pretrain() is told about the arguments and the model.
+
+0.17 parses the arguments itself and is given a function that builds the model. 0.18 takes them as a configuration,
+with the same function. 0.19 builds the model from the configuration.
+"""
+
+import importlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from .model import Model
+from .parameters import slots
+from .provider import model_provider
+
+
+def of_017(args: Any, model: Model) -> dict[str, Any]:
+    training: Any = importlib.import_module("megatron.training.training")
+    # pretrain() would parse the command line into arguments of its own; the model and the log read these
+    training.initialize_megatron = partial(training.initialize_megatron, parsed_args=args)
+    return {"model_provider": model_provider(args, model)}
+
+
+def of_018(args: Any, model: Model) -> dict[str, Any]:
+    from megatron.training.argument_utils import pretrain_cfg_container_from_args
+
+    return {
+        "cfg_container": pretrain_cfg_container_from_args(args),
+        "model_provider": model_provider(args, model),
+    }
+
+
+def of_019(args: Any, model: Model) -> dict[str, Any]:
+    from megatron.training.argument_utils import gpt_config_from_args, pretrain_cfg_container_from_args
+
+    config = gpt_config_from_args(args)
+    config.transformer.variable_seq_lengths = model.tells_lengths(args)
+    if (layer_spec := model.layer_spec) is not None:
+        config.transformer_layer_spec = lambda built, vp_stage: layer_spec(built.transformer, vp_stage)
+    config.rope_scaling_factor = args.rope_scaling_factor  # it leaves the model at its default of 8
+    if (first_weights := model.first_weights) is not None:
+
+        def fill(chunks: list[Any]) -> list[Any]:
+            first_weights(list(slots(chunks)))
+            return chunks
+
+        config.pre_wrap_hooks.append(fill)
+    return {"cfg_container": pretrain_cfg_container_from_args(args, config)}
+
+
+LINES: dict[str, Callable[[Any, Model], dict[str, Any]]] = {"0.17": of_017, "0.18": of_018, "0.19": of_019}
