@@ -1,6 +1,7 @@
 # make demo   compile the quickstart and train it, from nothing
 # make test   every test
 # make check  lint and types
+# make option-tables  the options of every Megatron that a recipe can target, read off its wheel
 # make bench-data  how fast data is prepared; ROWS=5000000 for the memory of so many
 
 SHELL := /bin/bash
@@ -8,7 +9,7 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 READY := $(VENV)/.sftc-ready
 
-.PHONY: demo test check lint types golden bench-data clean
+.PHONY: demo test check lint types golden option-tables bench-data clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -32,6 +33,9 @@ types: $(READY)
 
 golden: $(READY)
 	$(BIN)/pytest tests/golden tests/errors tests/unit/test_docs.py --update-golden
+
+option-tables: $(READY)
+	$(BIN)/python tests/assets/make_option_tables.py
 
 bench-data: $(READY)
 	$(BIN)/python tests/bench/bench_data.py $(if $(ROWS),--memory-rows $(ROWS))

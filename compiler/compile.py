@@ -47,7 +47,7 @@ def check_recipe(path: Path, name: str) -> Checked:
     if task is not None and not has_errors(found):
         template, more = _chat_template(document, path)
         plan = resolve(document, task, chat_template=template)
-        found += [*more, *check_rules(plan, document), *megatron.check_raw(plan, document)]
+        found += [*more, *check_rules(plan, document), *megatron.check(plan, document)]
     if plan is None or has_errors(found):
         return Checked(source=source, document=document, plan=None, diagnostics=sort_diagnostics(found))
     plan = megatron.arguments(plan)
