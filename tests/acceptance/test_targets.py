@@ -122,5 +122,3 @@ def test_megatron_accepts_every_recipe(target: str, wheels: dict[str, Path], tmp
     assert done.returncode == 0, done.stderr[-3000:]
     answers = json.loads(done.stdout.splitlines()[-1])
     assert {name: answer for name, answer in answers.items() if not answer["accepted"]} == {}
-    padded = {answer["args"]["padded_vocab_size"] for answer in answers.values() if target == "0.17"}
-    assert len(padded) == (3 if target == "0.17" else 0)
