@@ -5,10 +5,12 @@ with the same function. 0.19 builds the model from the configuration.
 """
 
 import importlib
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from ..errors import UserError
 from .model import Model
 from .parameters import slots
 from .provider import model_provider
@@ -49,3 +51,16 @@ def of_019(args: Any, model: Model) -> dict[str, Any]:
 
 
 LINES: dict[str, Callable[[Any, Model], dict[str, Any]]] = {"0.17": of_017, "0.18": of_018, "0.19": of_019}
+
+
+def require_signature(pretrain: Any, call: Mapping[str, Any], line: str) -> None:
+    """UserError unless `pretrain` takes the keywords of `call` and needs no others."""
+    parameters = inspect.signature(pretrain).parameters
+    needed = {name for name, parameter in parameters.items() if parameter.default is parameter.empty}
+    wrong = [f"takes no `{name}`" for name in call if name not in parameters]
+    wrong += [f"needs `{name}`" for name in parameters if name in needed - set(call)]
+    if wrong:
+        raise UserError(
+            f"this Megatron's pretrain() {wrong[0]}",
+            help=f"its version says {line} but it is another; use the released wheel or checkout",
+        )

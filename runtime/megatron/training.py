@@ -1,15 +1,12 @@
 """Megatron's pretrain(), from the generated module to the last iteration."""
 
 import importlib
-import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
 
-from ..errors import UserError
 from ..record import epoch_seconds
 from .arguments import parse, release_line
-from .lines import LINES
+from .lines import LINES, require_signature
 from .mends import (
     mend_distributed_optimizer,
     mend_learning_rate,
@@ -58,7 +55,7 @@ def train(
         "model_type": ModelType.encoder_or_decoder,
         "forward_step_func": news.counting(step.forward_step),
     }
-    _require_signature(training.pretrain, call, line)
+    require_signature(training.pretrain, call, line)
     try:
         training.pretrain(**call)
     except SystemExit as stop:  # how Megatron ends at --exit-interval, and also how it gives up, both with status 0
@@ -66,16 +63,3 @@ def train(
             when = f"after iteration {news.iteration}" if news.has_trained else "before the first iteration"
             raise RuntimeError(f"Megatron gave up {when} with status {stop.code or 0}; its log says why") from stop
     return news.iteration
-
-
-def _require_signature(pretrain: Any, call: Mapping[str, Any], line: str) -> None:
-    """UserError unless `pretrain` takes the keywords of `call` and needs no others."""
-    parameters = inspect.signature(pretrain).parameters
-    needed = {name for name, parameter in parameters.items() if parameter.default is parameter.empty}
-    wrong = [f"takes no `{name}`" for name in call if name not in parameters]
-    wrong += [f"needs `{name}`" for name in parameters if name in needed - set(call)]
-    if wrong:
-        raise UserError(
-            f"this Megatron's pretrain() {wrong[0]}",
-            help=f"its version says {line} but it is another; use the released wheel or checkout",
-        )
