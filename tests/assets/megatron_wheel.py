@@ -19,7 +19,7 @@ def install(requirement: str, folder: Path) -> dict[str, str]:
 
     Returns the environment variables of a process that is to see it.
     """
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "--retries=1"]
     wheel = ["--no-deps", "--target", str(folder), f"megatron-core=={requirement}"]
     done = subprocess.run([*pip, "install", *wheel], capture_output=True, text=True)
     if done.returncode:
