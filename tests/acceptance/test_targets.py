@@ -21,7 +21,7 @@ from sftc.compiler.targets import targets
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/assets"))
 
-from megatron_wheel import WheelError, install  # noqa: E402
+from megatron_wheel import WheelError, install, seeing  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,
@@ -116,9 +116,8 @@ def test_megatron_accepts_every_recipe(target: str, wheels: dict[str, Path], tmp
         plan = json.loads((build / "plan.json").read_text(encoding="utf-8"))
         files.append(f"{build / 'megatron.args'}:{plan['values']['launch']['world_size']['value']}")
     assert len(files) > 4
-    path = os.pathsep.join(filter(None, [str(wheels[target]), os.environ.get("PYTHONPATH")]))
     line = [sys.executable, ROOT / "tests/runtime/accept_arguments.py", *files]
-    done = subprocess.run(line, env=user_environment() | {"PYTHONPATH": path}, capture_output=True, text=True)
+    done = subprocess.run(line, env=seeing(wheels[target]), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     answers = json.loads(done.stdout.splitlines()[-1])
     assert {name: answer for name, answer in answers.items() if not answer["accepted"]} == {}

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from megatron_wheel import install
+from megatron_wheel import install, seeing
 
 SCHEMA = Path(__file__).resolve().parents[2] / "schema"
 
@@ -20,9 +20,9 @@ def main() -> None:
     recipe = json.loads((SCHEMA / "recipe.schema.json").read_text(encoding="utf-8"))
     for line in recipe["properties"]["megatron"]["properties"]["target"]["enum"]:
         with TemporaryDirectory() as folder:
-            environment = install(f"{line}.*", Path(folder))
+            install(f"{line}.*", Path(folder))
             command = [sys.executable, "-m", "sftc.runtime.options"]
-            table = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout
+            table = subprocess.run(command, env=seeing(Path(folder)), check=True, stdout=subprocess.PIPE).stdout
         (SCHEMA / "megatron" / f"{line}.json").write_bytes(table)
         print(f"schema/megatron/{line}.json: megatron-core {json.loads(table)['megatron_core']}")
 

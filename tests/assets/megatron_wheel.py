@@ -14,15 +14,16 @@ class WheelError(Exception):
     """pip could not install it; the message is the last line that pip wrote."""
 
 
-def install(requirement: str, folder: Path) -> dict[str, str]:
-    """Put the wheel of megatron-core `requirement`, such as `0.17.1` or `0.17.*`, into `folder`, without what it needs.
-
-    Returns the environment variables of a process that is to see it.
-    """
+def install(requirement: str, folder: Path) -> None:
+    """Put the wheel of megatron-core `requirement` (`0.17.1`, `0.17.*`) into `folder`, without what it needs."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "--retries=1"]
     wheel = ["--no-deps", "--target", str(folder), f"megatron-core=={requirement}"]
     done = subprocess.run([*pip, "install", *wheel], capture_output=True, text=True)
     if done.returncode:
         raise WheelError((done.stderr.strip() or "pip failed").splitlines()[-1])
+
+
+def seeing(folder: Path) -> dict[str, str]:
+    """The environment variables of a process that is to find the wheel in `folder`."""
     path = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
