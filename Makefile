@@ -1,6 +1,7 @@
 # make demo   compile the quickstart and train it, from nothing
 # make test   every test
 # make check  lint and types
+# make option-tables  the options of every Megatron that a recipe can target, read off its wheel
 # make bench-hf    host memory of loading Hugging Face weights, against their size
 # make bench-data  how fast data is prepared; ROWS=5000000 for the memory of so many
 
@@ -9,7 +10,7 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 READY := $(VENV)/.sftc-ready
 
-.PHONY: demo test check lint types golden equivalence bench-data bench-hf clean
+.PHONY: demo test check lint types golden equivalence option-tables bench-data bench-hf clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -36,6 +37,9 @@ golden: $(READY)
 
 equivalence: $(READY)
 	$(BIN)/pytest tests/runtime/test_layouts.py --update-golden
+
+option-tables: $(READY)
+	$(BIN)/python tests/assets/make_option_tables.py
 
 bench-hf: $(READY)
 	$(BIN)/python tests/bench/hf_memory.py

@@ -78,7 +78,7 @@ def _check(reading: Reading, name: str, beside: Path | None) -> Checked:
         found += [*more, *bad_hooks, *bad_shape]
         if shape is not None or not bad_shape:
             plan = resolve(document, task, chat_template=template, hooks=hooks, shape=shape)
-            found += [*check_rules(plan, document), *megatron.check_raw(plan, document)]
+            found += [*check_rules(plan, document), *megatron.check(plan, document)]
         if plan is not None and beside is not None and beside.exists():
             inputs[LOCK] = beside
             text, lock, more = read_lock(beside, str(lock_path(Path(name))), plan, document)

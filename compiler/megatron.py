@@ -15,7 +15,7 @@ from .options import Option, managed_options, option_table, problem, spell
 from .parameters import raw_option
 from .plan import Argument, Plan
 from .schemas import leaves, recipe_schema
-from .suggest import closest
+from .targets import check_keys, missing, taken_elsewhere
 
 HUGGING_FACE = "hf:"  # such weights are put into the model by the runtime
 LOCAL_LAYERS = (
@@ -48,10 +48,14 @@ def arguments(plan: Plan) -> Plan:
     return replace(plan, arguments=tuple(main), cpu_arguments=on_cpu if device == "auto" else ())
 
 
-def check_raw(plan: Plan, document: RecipeDocument) -> list[Diagnostic]:
-    """Every entry of `megatron.args` that the target would refuse, or that sftc answers for."""
+def check(plan: Plan, document: RecipeDocument) -> list[Diagnostic]:
+    """Every key and every entry of `megatron.args` that the target would refuse, or that sftc answers for."""
+    return [*check_keys(plan, document, _from_keys(plan)), *_check_raw(plan, document)]
+
+
+def _check_raw(plan: Plan, document: RecipeDocument) -> list[Diagnostic]:
     table = option_table(plan["megatron.target"])
-    managed = {table[option].dest: key for key, option in key_options()}
+    managed = {table[option].dest: key for key, option in key_options() if option in table}
     found = []
     earlier: dict[str, str] = {}
     for name, value in plan["megatron.args"].items():
@@ -90,20 +94,16 @@ def _raw_problem(
     option_name = _option_name(name)
     option = table.get(option_name)
     if option is None:
-        guess = closest(option_name, list(table))
-        return (
-            "SFTC501",
-            f"Megatron {target} has no option `{option_name}`",
-            f"did you mean `{guess.removeprefix('--').replace('-', '_')}`?" if guess else None,
-        )
+        return "SFTC501", *missing(target, option_name)
     if option_name in managed_options():
         return "SFTC502", f"`{option_name}` is not for `megatron.args`", managed_options()[option_name]
     if option.dest in managed:
         return "SFTC502", f"`{option_name}` has a recipe key of its own", f"use `{managed[option.dest]}`"
     if value is False and option.action != "boolean_optional":
         return "SFTC503", f"`{name}: false` sets nothing", "leave the line out"
-    text = problem(option, option_name, () if isinstance(value, bool) else _as_tuple(value))
-    return ("SFTC503", text, None) if text else None
+    values = () if isinstance(value, bool) else _as_tuple(value)
+    text = problem(option, option_name, values)
+    return ("SFTC503", text, taken_elsewhere(option_name, values)) if text else None
 
 
 def _from_keys(plan: Plan) -> Iterator[Argument]:
@@ -125,6 +125,13 @@ def _from_keys(plan: Plan) -> Iterator[Argument]:
 def _managed(plan: Plan) -> Iterator[Argument]:
     if not raw_option(plan, "multi_latent_attention"):  # which Megatron allows no query groups beside
         yield Argument(option="--group-query-attention", key="model.num_query_groups", group="model")
+    if plan["megatron.target"] == "0.17":
+        yield Argument(
+            option="--padded-vocab-size",
+            values=(spell(_padded_vocabulary(plan)),),
+            reason="0.17 would make room for one token more",
+            group="model",
+        )
     yield Argument(
         option="--tokenizer-type",
         values=("NullTokenizer",),
@@ -155,6 +162,12 @@ def _managed(plan: Plan) -> Iterator[Argument]:
     if plan["model.transformer_impl"] == "local":
         for option, reason in LOCAL_LAYERS:
             yield Argument(option=option, reason=reason, group="model")
+
+
+def _padded_vocabulary(plan: Plan) -> int:
+    """Rows of the embedding: every tensor-parallel rank holds a multiple of `make_vocab_size_divisible_by`."""
+    multiple = plan["model.make_vocab_size_divisible_by"] * plan["parallel.tensor_model_parallel_size"]
+    return int(-(-plan["model.vocab_size"] // multiple) * multiple)
 
 
 def _raw(plan: Plan) -> Iterator[Argument]:

@@ -8,14 +8,13 @@ from .errors import UserError
 from .norms import norm_for
 
 
-def layer_spec(config: Any, vp_stage: int | None = None) -> Any:
+def layer_spec(transformer: Any, vp_stage: int | None = None) -> Any:
     """Megatron's own local block, dense or mixture of experts, with the attention and norms of this package.
 
-    config: Megatron's GPTModelConfig; its `transformer` says which layers this pipeline stage builds.
+    transformer: Megatron's TransformerConfig, which says what layers this pipeline stage builds.
     """
     from megatron.core.models.gpt.gpt_layer_specs import get_gpt_decoder_block_spec
 
-    transformer = config.transformer
     if transformer.window_size is not None or transformer.softmax_type != "vanilla":
         raise UserError(
             "torch-native attention has neither sliding windows nor attention sinks",

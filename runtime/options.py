@@ -2,9 +2,10 @@
 
     python -m sftc.runtime.options > schema/megatron/0.19.json
 
-The table is read off the parser that Megatron itself builds, never off its sources or documentation, so that it cannot
-disagree with what the launched job will accept. It states facts only: no help sentences, no judgement on which options
-are wise. It can not know what Megatron's validator rejects later, nor options that a user's own code adds.
+`make option-tables` does so for every target. The table is read off the parser that Megatron itself builds, never off
+its sources or documentation, so that it cannot disagree with what the launched job will accept. It states facts only:
+no help sentences, no judgement on which options are wise. It can not know what Megatron's validator rejects later, nor
+options that a user's own code adds.
 
 Nothing here needs a GPU: building the parser imports Megatron's modules and touches no device.
 """

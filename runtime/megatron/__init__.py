@@ -1,9 +1,10 @@
 """The only package that knows Megatron's versions: what it is called, how it is started, what is mended in it."""
 
 from .arguments import parse, read_argument_file, require_layers, require_target
+from .model import FirstWeights, LayerSpec
 from .news import Flops, Observer
 from .parameters import Slot
-from .training import FirstWeights, LayerSpec, train
+from .training import train
 
 __all__ = [
     "FirstWeights",

@@ -1,4 +1,4 @@
-"""The processes that Megatron starts beside a rank to write checkpoints: their device, their end, and who misses them."""
+"""The processes that Megatron starts beside a rank to write checkpoints: their device, their end, who misses them."""
 
 import atexit
 import importlib

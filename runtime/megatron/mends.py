@@ -1,11 +1,11 @@
-"""What is mended in Megatron 0.19 while it runs; each function says what is wrong there and what follows from it."""
+"""What is mended in Megatron while it runs; each function says what is wrong there and what follows from it."""
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from ..atomic import replacing
@@ -23,7 +23,7 @@ def skip_compilation() -> None:
 def mend_distributed_optimizer() -> None:
     """Let the distributed optimizer resume over torch's AdamW, which Megatron takes where TE and Apex are missing.
 
-    Three defects of 0.19. To load, Megatron asks the fresh optimizer for its state, and `state_dict()` asserts that all
+    Three defects. To load, Megatron asks the fresh optimizer for its state, and `state_dict()` asserts that all
     its parameters agree on one step, of which a fresh optimizer has none (`len(steps) == 1` fails on zero). Then
     `load_state_dict()` copies into fp32 parameters in place, which autograd forbids for a view of a leaf. And it leaves
     all parameters one common step tensor, set back to what it was before loading: AdamW would count it up once per
@@ -57,7 +57,7 @@ def mend_distributed_optimizer() -> None:
 def mend_learning_rate() -> None:
     """Let a run that continues another's state train at its own learning rate.
 
-    `--override-opt-param-scheduler` is meant for that, but 0.19 tells parameter groups apart by their `max_lr` and
+    `--override-opt-param-scheduler` is meant for that, but Megatron tells parameter groups apart by their `max_lr` and
     `min_lr`, too, and finds none in a checkpoint of another rate (KeyError or ValueError).
     """
     plain: Any = importlib.import_module("megatron.core.optimizer.optimizer").MegatronOptimizer
@@ -94,7 +94,9 @@ def mend_tracker() -> None:
     are whole and which nobody finds.
     """
     module: Any = importlib.import_module("megatron.training.checkpointing")
-    if not isinstance(module.maybe_msc, _AtomicTracker):
+    if hasattr(module, "open_file"):  # up to 0.18
+        module.open_file = _AtomicTracker(SimpleNamespace(open=module.open_file)).open
+    elif not isinstance(module.maybe_msc, _AtomicTracker):
         module.maybe_msc = _AtomicTracker(module.maybe_msc)
 
 

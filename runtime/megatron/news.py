@@ -1,11 +1,11 @@
 """Megatron's own logging, evaluation and checkpointing, listened to."""
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from functools import partial, wraps
 from types import ModuleType
 from typing import Any
 
+from .lines import step_flops
 from .saving import saving
 from .wrapping import wrap_function
 
@@ -75,7 +75,7 @@ class News:
             datasets = provider(*provider_args, **kwargs)
             if not kwargs.get("vp_stage"):
                 self.iteration = int(self._args.iteration)
-                self._observer.begun(self.iteration, datasets[0], self._flops)
+                self._observer.begun(self.iteration, datasets[0], partial(step_flops, self._args))
             return datasets
 
         announced.is_distributed = getattr(provider, "is_distributed", False)  # type: ignore[attr-defined]
@@ -98,16 +98,6 @@ class News:
             return output, loss_and_count
 
         return counted
-
-    def _flops(self, lengths: Sequence[int]) -> float:
-        """As Megatron counts them, on the tokens that are there and not on padding."""
-        module = importlib.import_module("megatron.training.training")
-        tokens, squares = sum(lengths), sum(length * length for length in lengths)
-        return float(
-            module.num_floating_point_operations(
-                self._args, 1, seqlen_squared_sum_in_batch=squares, total_real_tokens_in_batch=tokens
-            )
-        )
 
     def _log(self, call: Mapping[str, Any], run: Callable[[], Any]) -> Any:
         result, counts = run(), self._counts

@@ -1,15 +1,14 @@
 """Megatron's pretrain(), from the generated module to the last iteration."""
 
 import importlib
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
 
 from ..errors import UserError
 from ..record import epoch_seconds
-from .arguments import parse
+from .arguments import parse, release_line
 from .background import mend_async_worker, mend_save_helper
+from .lines import LINES, require_signature
 from .loading import watch_loading
 from .mends import (
     mend_distributed_optimizer,
@@ -19,11 +18,8 @@ from .mends import (
     mend_tracker,
     skip_compilation,
 )
+from .model import FirstWeights, LayerSpec, Model
 from .news import News, Observer
-from .parameters import Slot, slots
-
-type LayerSpec = Callable[..., Any]
-type FirstWeights = Callable[[Sequence[Slot]], None]
 
 
 def train(
@@ -44,7 +40,6 @@ def train(
     """
     started = epoch_seconds()
     training = importlib.import_module("megatron.training.training")
-    utils = importlib.import_module("megatron.training.argument_utils")
     import torch
     from megatron.core.enums import ModelType
 
@@ -57,29 +52,19 @@ def train(
     mend_query_projection()
     mend_random_state(training)
     args = parse(arguments)
-    config = utils.gpt_config_from_args(args)
-    # no option of Megatron's; it asks for it in the code of a user
-    config.transformer.variable_seq_lengths = variable_lengths and args.pipeline_model_parallel_size > 1
-    if layer_spec is not None:
-        config.transformer_layer_spec = layer_spec
-    config.rope_scaling_factor = args.rope_scaling_factor  # 0.19 leaves the model at its default of 8
-    if first_weights is not None:
-        config.pre_wrap_hooks.append(_filling(first_weights))
+    model = Model(layer_spec=layer_spec, first_weights=first_weights, variable_lengths=variable_lengths)
+    line = release_line()
     news = News(args, observer)
     news.listen(training)
     watch_loading(training, args)
     training.set_startup_timestamps(program_start=started, main_entry=started)
     call = {
-        "cfg_container": utils.pretrain_cfg_container_from_args(args, config),
+        **LINES[line](args, model),
         "train_valid_test_dataset_provider": news.announcing(step.train_valid_test_datasets_provider),
         "model_type": ModelType.encoder_or_decoder,
         "forward_step_func": news.counting(step.forward_step),
     }
-    if missing := set(call) - set(inspect.signature(training.pretrain).parameters):
-        raise UserError(
-            f"this Megatron's pretrain() takes no `{min(missing)}`",
-            help="its version says 0.19 but it is another; use the released wheel or checkout",
-        )
+    require_signature(training.pretrain, call, line)
     try:
         training.pretrain(**call)
     except torch.OutOfMemoryError as error:
@@ -92,13 +77,3 @@ def train(
             when = f"after iteration {news.iteration}" if news.has_trained else "before the first iteration"
             raise RuntimeError(f"Megatron gave up {when} with status {stop.code or 0}; its log says why") from stop
     return news.iteration
-
-
-def _filling(first_weights: FirstWeights) -> Callable[[list[Any]], list[Any]]:
-    """A hook on the built model: before DDP and the optimizer, which copy the weights that they find."""
-
-    def fill(chunks: list[Any]) -> list[Any]:
-        first_weights(list(slots(chunks)))
-        return chunks
-
-    return fill

@@ -12,7 +12,6 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 
@@ -54,7 +53,7 @@ def build(size, data, positions):
     )
     return GPTModel(
         config,
-        layer_spec(SimpleNamespace(transformer=config)),
+        layer_spec(config),
         vocab_size=data.summary["vocab"],
         max_sequence_length=data.seq_length,
         position_embedding_type=positions,

@@ -1,19 +1,32 @@
 """From plan to arguments: every option exists, every raw one is checked, and each key says what it means."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sftc.compiler import megatron
 from sftc.compiler.compile import Checked, artifacts, check_recipe
 from sftc.compiler.options import managed_options, option_table, problem
-from sftc.compiler.plan import Argument
-from sftc.compiler.schemas import leaves
+from sftc.compiler.plan import Argument, Plan
+from sftc.compiler.schemas import leaves, load_schema
+from sftc.compiler.targets import check_keys, missing, targets
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = [*sorted(ROOT.glob("recipes/**/*.yaml")), *sorted(ROOT.glob("tests/golden/cases/*.yaml"))]
-TABLE = option_table("0.19")
+TARGETS = targets()
+NEWEST = option_table(TARGETS[-1])
+# Options whose default is not the same in every target, and why no recipe's training changes with it.
+DRIFTED_DEFAULTS = {
+    "--cuda-graph-scope": "another spelling of `--cuda-graph-modules` from 0.18 on; neither asks for anything",
+    "--data-parallel-sharding-strategy": "read with `--use-megatron-fsdp` only",
+    "--disable-msc": "storage in a cloud, with a library that has to be installed for it",
+    "--inference-dynamic-batching-prefix-caching-coordinator-policy": "inference",
+    "--inference-grouped-gemm-backend": "inference",
+    "--moe-deepep-num-sms": "how many multiprocessors move tokens, not which",
+}
 
 
 def quickstart(tmp_path: Path, **replaced: str) -> Checked:
@@ -32,7 +45,17 @@ def options(checked: Checked) -> dict[str, Argument]:
     return {argument.option: argument for argument in checked.plan.arguments}
 
 
-def test_every_option_that_the_schema_names_exists() -> None:
+def retargeted(plan: Plan, target: str) -> Plan:
+    """The same recipe with another `megatron.target` and no `megatron.args`, which may be of one target alone."""
+    values = {**plan.values}
+    for key, value in (("megatron.target", target), ("megatron.args", {})):
+        values[key] = replace(values[key], value=value)
+    return megatron.arguments(replace(plan, values=values))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_option_that_the_schema_names_exists_in_every_target(target: str) -> None:
+    """A key whose option came later is refused for older targets, which this test should then say."""
     named = [
         option
         for _, schema in leaves()
@@ -44,17 +67,105 @@ def test_every_option_that_the_schema_names_exists() -> None:
         if option
     ]
     assert len(named) > 50
-    assert [option for option in [*named, *managed_options()] if option not in TABLE] == []
+    assert [option for option in named if option not in option_table(target)] == []
 
 
-def test_defaults_and_choices_of_the_schema_suit_the_option() -> None:
+def test_options_that_sftc_answers_for_exist() -> None:
+    assert [option for option in managed_options() if option not in NEWEST] == []
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_defaults_and_choices_of_the_schema_suit_the_option(target: str) -> None:
     for key, schema in leaves():
-        option = TABLE.get(schema.get("x-megatron", ""))
+        option = option_table(target).get(schema.get("x-megatron", ""))
         if option is None or option.is_flag:
             continue
         for value in [schema.get("default"), *schema["examples"], *schema.get("enum", [])]:
             if value is not None:
                 assert problem(option, key, (value,)) is None
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_the_target_has_every_emitted_option(recipe: Path, target: str) -> None:
+    checked = check_recipe(recipe, recipe.name)
+    assert checked.plan is not None
+    plan = retargeted(checked.plan, target)
+    assert len(plan.arguments) > 40
+    for argument in (*plan.arguments, *plan.cpu_arguments):
+        option = option_table(target)[argument.option]
+        assert bool(argument.values) != option.is_flag
+        assert option.choices is None or set(argument.values) <= {str(choice) for choice in option.choices}
+
+
+def test_defaults_that_drifted_are_known_to_change_no_training() -> None:
+    """An option that is not in this table and not emitted means the same in every target."""
+    rows = [{s: row for row in load_schema(f"megatron/{t}.json")["options"] for s in row["strings"]} for t in TARGETS]
+    drifted = {
+        name
+        for name in set.union(*map(set, rows))
+        if len({repr(table[name]["default"]) for table in rows if name in table}) > 1
+    }
+    assert drifted == set(DRIFTED_DEFAULTS)
+
+
+def test_the_vocabulary_is_padded_alike_in_every_target(tmp_path: Path) -> None:
+    """Left alone, 0.17 counts an end-of-document token more: a vocabulary of 512 would become one of 640."""
+    plan = quickstart(tmp_path, vocab_size="vocab_size: 512\n  make_vocab_size_divisible_by: 128").plan
+    assert plan is not None
+    padded = {item.option: item.values for item in retargeted(plan, "0.17").arguments}["--padded-vocab-size"]
+    assert padded == ("512",)
+    for vocab, ranks, rows in ((513, 1, 640), (50257, 2, 50432), (50432, 2, 50432)):
+        values = {**plan.values}
+        for key, value in (("model.vocab_size", vocab), ("parallel.tensor_model_parallel_size", ranks)):
+            values[key] = replace(values[key], value=value)
+        changed = retargeted(replace(plan, values=values), "0.17")
+        assert {item.option: item.values for item in changed.arguments}["--padded-vocab-size"] == (str(rows),)
+
+
+@pytest.mark.parametrize(
+    ("target", "option", "message", "help"),
+    [
+        ("0.19", "--use-legacy-models", "0.17 has it", 'leave it out, or set `megatron.target: "0.17"`'),
+        ("0.17", "--validation-set-names", "0.18 and 0.19 have it", 'leave it out, or set `megatron.target: "0.19"`'),
+        ("0.17", "--muon-nesterov", "0.18 and 0.19 have it", "Megatron 0.17 calls it `muon_use_nesterov`"),
+        ("0.19", "--muon-use-nesterov", "0.17 has it", "Megatron 0.19 calls it `muon_nesterov`"),
+        ("0.18", "--manual-gcc", "has no option `--manual-gcc`", "did you mean `manual_gc`?"),
+        ("0.18", "--colour-of-the-sky", "has no option `--colour-of-the-sky`", None),
+    ],
+)
+def test_an_option_of_other_targets_names_them(target: str, option: str, message: str, help: str | None) -> None:
+    said, remedy = missing(target, option)
+    assert said.startswith(f"Megatron {target} has no option `{option}`")
+    assert said.endswith(message)
+    assert remedy == help
+
+
+def test_renamed_options_exist_under_their_older_and_their_newer_name() -> None:
+
+    for old, new in load_schema("megatron/renamed.json").items():
+        assert old in option_table(TARGETS[0])
+        assert new in NEWEST
+
+
+def test_a_key_that_the_target_does_not_know_is_refused_at_its_place(tmp_path: Path) -> None:
+    """No key of today's schema is: these arguments stand for one that sets an option of 0.19, and a later choice."""
+    checked = quickstart(tmp_path, device='device: cpu\nmegatron:\n  target: "0.17"')
+    assert checked.plan is not None
+    assert checked.document is not None
+    later = [
+        Argument(option="--mtp-detach-heads", key="train.lr"),
+        Argument(option="--optimizer", values=("soap",), key="train.optimizer"),
+    ]
+    values = {**checked.plan.values}
+    values["train.optimizer"] = replace(values["train.optimizer"], value="soap")
+    first, second = check_keys(replace(checked.plan, values=values), checked.document, later)
+    assert (first.code, first.message) == (
+        "SFTC501",
+        "`train.lr`: Megatron 0.17 has no option `--mtp-detach-heads`; 0.19 has it",
+    )
+    assert first.span is not None
+    assert (second.code, second.help) == ("SFTC503", 'Megatron 0.18 and 0.19 can: set `megatron.target: "0.19"`')
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)

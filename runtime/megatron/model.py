@@ -1,0 +1,28 @@
+"""What is ours in the model."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .parameters import Slot
+
+type LayerSpec = Callable[..., Any]
+type FirstWeights = Callable[[Sequence[Slot]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """What is ours in the model, next to Megatron's arguments.
+
+    layer_spec: what the layers are made of, called with Megatron's TransformerConfig and `vp_stage`; None for
+    Megatron's own choice. first_weights: what fills the parameters of this rank once they are built, before DDP and
+    the optimizer copy them; None for Megatron's random weights. variable_lengths: micro-batches differ in length.
+    """
+
+    layer_spec: LayerSpec | None
+    first_weights: FirstWeights | None
+    variable_lengths: bool
+
+    def tells_lengths(self, args: Any) -> bool:
+        """Whether pipeline stages tell each other the length of each micro-batch; no option of Megatron's."""
+        return self.variable_lengths and args.pipeline_model_parallel_size > 1

@@ -1,0 +1,123 @@
+"""One recipe for every Megatron that it can target: what is compiled is accepted, and what is trained is the same.
+
+The wheel of a line that is not installed is put into a folder of its own, which the recipe names in `megatron.path`.
+"""
+
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sftc.compiler.targets import targets
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/assets"))
+
+from megatron_wheel import WheelError, install, seeing  # noqa: E402
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("megatron") is None, reason="needs the extra [runtime]: torch and megatron-core"),
+]
+*OLDER, NEWEST = targets()
+SHORT = {"train_iters": 2, "lr_warmup_iters": 1, "eval_interval": 2, "save_interval": 2, "device": "cpu"}
+
+
+def release_of(target: str) -> str:
+    """The release that the option table of `target` was read off."""
+    table = json.loads((ROOT / f"schema/megatron/{target}.json").read_text(encoding="utf-8"))
+    return str(table["megatron_core"])
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The folder with the wheel of each target that is not installed."""
+    installed = importlib.metadata.version("megatron-core")
+    folders = {}
+    for target in targets():
+        if not installed.startswith(f"{target}."):
+            folders[target] = tmp_path_factory.mktemp(f"megatron-{target}-")
+            try:
+                install(release_of(target), folders[target])
+            except WheelError as error:
+                pytest.skip(f"megatron-core {release_of(target)} could not be installed: {error}")
+    return folders
+
+
+def retarget(recipe: str, target: str, path: Path | None) -> str:
+    """The text of a recipe without `megatron.args`, which may be of one target alone."""
+    recipe = re.sub(r"^megatron:\n(  .*\n|\n)*", "", recipe, flags=re.MULTILINE)
+    return f'{recipe}\nmegatron:\n  target: "{target}"\n' + (f"  path: {path}\n" if path else "")
+
+
+def user_environment() -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+
+
+def compile_recipe(recipe: Path, build: Path) -> None:
+    line = [sys.executable, "-m", "sftc.compiler", "compile", recipe, "-o", build]
+    done = subprocess.run(line, env=user_environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def trained(cwd: Path, target: str, path: Path | None) -> list[dict[str, Any]]:
+    """The metrics of two iterations of the quickstart and the evaluation after them."""
+    (cwd / "recipes").symlink_to(ROOT / "recipes")
+    text = (ROOT / "recipes/quickstart/recipe.yaml").read_text(encoding="utf-8")
+    for key, value in SHORT.items():
+        text, count = re.subn(rf"^  {key}: \w+", f"  {key}: {value}", text, flags=re.MULTILINE)
+        assert count == 1
+    (cwd / "recipe.yaml").write_text(retarget(text, target, path), encoding="utf-8")
+    compile_recipe(cwd / "recipe.yaml", cwd / "build")
+    line = ["bash", cwd / "build/launch.sh"]
+    done = subprocess.run(line, cwd=cwd, env=user_environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert f"Megatron {target}." in done.stderr
+    lines = (cwd / "runs/quickstart/metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(text).items() if k != "tokens_per_second"} for text in lines]
+
+
+@pytest.fixture(scope="module")
+def newest(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return trained(tmp_path_factory.mktemp("newest"), NEWEST, wheels.get(NEWEST))
+
+
+@pytest.mark.parametrize("target", OLDER)
+def test_the_quickstart_is_trained_alike(
+    target: str, wheels: dict[str, Path], newest: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """The same weights to begin with, the same rows in the same order, the same loss, gradient and update."""
+    lines = trained(tmp_path, target, wheels.get(target))
+    assert [line["iteration"] for line in newest] == [1, 2, 2]
+    for line, wanted in zip(lines, newest, strict=True):
+        assert line == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("target", OLDER)
+def test_megatron_accepts_every_recipe(target: str, wheels: dict[str, Path], tmp_path: Path) -> None:
+    cases = tmp_path / "cases"
+    shutil.copytree(ROOT / "tests/golden/cases", cases)
+    for recipe in (ROOT / "recipes").glob("**/*.yaml"):
+        shutil.copy(recipe, cases / f"{recipe.parent.name}-{recipe.name}")
+    files = []
+    for recipe in sorted(cases.glob("*.yaml")):
+        recipe.write_text(retarget(recipe.read_text(encoding="utf-8"), target, None), encoding="utf-8")
+        build = tmp_path / recipe.stem
+        compile_recipe(recipe, build)
+        plan = json.loads((build / "plan.json").read_text(encoding="utf-8"))
+        files.append(f"{build / 'megatron.args'}:{plan['values']['launch']['world_size']['value']}")
+    assert len(files) > 4
+    line = [sys.executable, ROOT / "tests/runtime/accept_arguments.py", *files]
+    done = subprocess.run(line, env=seeing(wheels[target]), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    answers = json.loads(done.stdout.splitlines()[-1])
+    assert {name: answer for name, answer in answers.items() if not answer["accepted"]} == {}
