@@ -34,14 +34,15 @@ def get_batch(data_iterator):
     )
 
 
-def loss_func(loss_mask, output_tensor):
+def loss_func(batch, output_tensor):
     """Sum of the losses where the mask is 1, the number of those tokens, and both for the log.
 
     output_tensor is [b, s]: the cross entropy of every token. The sums are those of this micro-batch on this rank;
     Megatron adds both up over the global batch before it divides, so every supervised token weighs the same.
     """
-    loss_sum, num_tokens = masked_loss(output_tensor, loss_mask)
-    return loss_sum, num_tokens, {"lm loss": torch.stack([loss_sum.detach(), num_tokens.to(loss_sum.dtype)])}
+    loss_sum, num_tokens = masked_loss(output_tensor, batch["loss_mask"])
+    report = {"lm loss": torch.stack([loss_sum.detach(), num_tokens.to(loss_sum.dtype)])}
+    return loss_sum, num_tokens, report
 
 
 def forward_step(data_iterator, model, return_schedule_plan=False):
@@ -49,7 +50,7 @@ def forward_step(data_iterator, model, return_schedule_plan=False):
     batch = get_batch(data_iterator)
     step = model.build_schedule_plan if return_schedule_plan else model
     output = step(batch["tokens"], batch["position_ids"], batch["attention_mask"], labels=batch["labels"])
-    return output, partial(loss_func, batch["loss_mask"])
+    return output, partial(loss_func, batch)
 
 
 def train_valid_test_datasets_provider(num_samples, vp_stage=None):
@@ -69,5 +70,5 @@ def train_valid_test_datasets_provider(num_samples, vp_stage=None):
     return train, None, None
 
 
-# Every rank opens the prepared rows itself, so nothing is broadcast within a tensor-parallel group.
+# Every rank opens the samples itself, so nothing is broadcast within a tensor-parallel group.
 train_valid_test_datasets_provider.is_distributed = True
