@@ -41,7 +41,7 @@ def estimate_command(
     fail_over: bool,
     overrides: tuple[str, ...],
 ) -> None:
-    """Say what RECIPE (`-`: standard input) needs before it runs: memory of each rank, FLOPs, time, disk. Writes nothing.
+    """Say what RECIPE (`-`: standard input) needs before it runs: memory of each rank, FLOPs, time, disk.
 
     \b
     Examples:
