@@ -1,9 +1,5 @@
-"""`sftc data ...`: the runtime's data half, loaded by name when one of its commands is asked for, and its page.
+"""`sftc data ...`: what the runtime is told of a plan, and the page of a preview. Neither prints nor exits."""
 
-The one place in which the compiler reaches the runtime; compiling never comes here. Neither prints nor exits.
-"""
-
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +7,7 @@ from . import builddir
 from .plan import Plan
 from .render import render_page
 
-RUNTIME = "sftc.runtime.data.commands"
 GENERATOR = '<meta name="generator" content="sftc data preview">'
-
-
-class MissingExtra(Exception):
-    """The message names the library that is not installed and the remedy."""
-
-
-def runtime() -> Any:
-    """The module of the data commands. MissingExtra if a library that it needs is not installed."""
-    try:
-        return import_module(RUNTIME)
-    except ModuleNotFoundError as error:
-        library = (error.name or "sftc").partition(".")[0]
-        if library == "sftc":
-            raise
-        raise MissingExtra(
-            f"`sftc data` needs the extra `data`, and `{library}` is not installed: pip install 'sftc[data]'"
-        ) from None
 
 
 def recipe_of(commands: Any, plan: Plan) -> Any:

@@ -1,34 +1,24 @@
-"""`sftc lock`: the runtime's half, loaded by name when it is asked for. Neither prints nor exits.
-
-It needs no library beyond the compiler's own.
-"""
+"""`sftc lock`: what the runtime finds of a plan's inputs, and the file. Neither prints nor exits."""
 
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from . import builddir
 from .plan import Plan
+from .reach import reach
 from .render import to_json
-
-RUNTIME = "sftc.runtime.lock.commands"
-
-
-def runtime() -> Any:
-    """The module of the lock."""
-    return import_module(RUNTIME)
 
 
 def make(plan: Plan) -> Mapping[str, Any] | None:
     """The lock of the inputs of `plan` as they are now; None for a problem, which has been told."""
-    lock: Mapping[str, Any] | None = runtime().lock(plan.__getitem__, plan.chat_template)
+    lock: Mapping[str, Any] | None = reach("lock").lock(plan.__getitem__, plan.chat_template)
     return lock
 
 
 def differences(lock: Mapping[str, Any], plan: Plan) -> list[str]:
     """How the inputs are not what `lock` holds."""
-    return list(runtime().differences(lock, plan.__getitem__, plan.chat_template))
+    return list(reach("lock").differences(lock, plan.__getitem__, plan.chat_template))
 
 
 def write(path: Path, lock: Mapping[str, Any]) -> bool:

@@ -6,7 +6,6 @@ it (standard library only) is loaded here by name.
 
 import json
 from collections.abc import Iterator, Mapping
-from importlib import import_module
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -15,9 +14,9 @@ from .layers import start_of
 from .loader import RecipeDocument
 from .plan import FromConfig, Shape
 from .presets import preset
+from .reach import reach
 from .schemas import leaves
 
-RUNTIME = "sftc.runtime.hf.config"
 FILE = "config.json"
 ARGS = "megatron.args."
 
@@ -63,7 +62,7 @@ def _from_config(document: RecipeDocument, name: str) -> tuple[Shape | None, lis
 
 def _read(text: str, shown: PurePosixPath, seq_length: int) -> dict[str, Any]:
     """Values by recipe key. ValueError(message, help) for what no recipe can say."""
-    knowledge = import_module(RUNTIME)
+    knowledge = reach("config.json")
     try:
         config = json.loads(text)
         family = knowledge.family_of(config, shown)

@@ -34,11 +34,17 @@ class Bundle:
         return str(self.plan["target"]["megatron"])
 
     def value(self, key: str) -> Any:
-        """The resolved value of a key such as `train.lr`; None where the recipe leaves it open. KeyError if unknown."""
+        """The resolved value of a key such as `train.lr`; None where the recipe leaves it open. UserError if the plan
+        does not know the key.
+        """
         node = self.plan["values"]
-        for part in key.split("."):
-            node = node[part]
-        return node["value"]
+        try:
+            for part in key.split("."):
+                node = node[part]
+            return node["value"]
+        except KeyError:
+            message = f"`{self.path / 'plan.json'}` says nothing of `{key}`: it was compiled by another sftc"
+            raise UserError(message, help=_RECOMPILE) from None
 
 
 def read_bundle(path: Path) -> Bundle:

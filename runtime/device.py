@@ -1,11 +1,14 @@
 """CUDA or the CPU: what the recipe allows and what the machine has."""
 
+import json
 import os
+from importlib.resources import files
 from typing import Literal
 
 from .errors import UserError
 
 Device = Literal["cuda", "cpu"]
+SLACK = 0.95  # torch sees a little less than the driver reports
 
 
 def choose(asked: str) -> Device:
@@ -26,3 +29,20 @@ def choose(asked: str) -> Device:
             help="check `nvidia-smi` and that torch was built for CUDA, or set `launch.device: auto`",
         )
     return "cpu"
+
+
+def require_memory(hardware: str | None) -> None:
+    """UserError if the GPU of this rank has less memory than `launch.hardware` says, which the recipe was sized for."""
+    if hardware is None:
+        return
+    import torch
+
+    table = json.loads((files("sftc.schema") / "hardware.json").read_text(encoding="utf-8"))
+    wanted = table["devices"][hardware]["memory"]
+    found = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    if found < SLACK * wanted:
+        raise UserError(
+            f"`{torch.cuda.get_device_name()}` has {found / 2**30:.1f} GiB of memory, and the recipe is made for "
+            f"`launch.hardware: {hardware}` ({wanted / 2**30:.1f} GiB)",
+            help="run it where it was made for, or name this device and see `sftc estimate` for what fits",
+        )

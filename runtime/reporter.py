@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .megatron import Flops, Observer
+from .megatron import Flops, Observer, Step
 from .metrics import Metrics
 from .progress import Progress
 from .record import Stopwatch
@@ -47,36 +47,27 @@ class Reporter(Observer):
             self._progress.say(f"iteration {iteration} has yet to be evaluated")
         self._watch.lap()
 
-    def stepped(
-        self,
-        iteration: int,
-        *,
-        loss: float,
-        learning_rate: float | None,
-        grad_norm: float | None,
-        tokens: int,
-        others: Mapping[str, float],
-    ) -> None:
+    def stepped(self, step: Step) -> None:
         """Both speeds count the tokens of rows, and no padding."""
-        done = range(self._lap_from, iteration)
+        done = range(self._lap_from, step.iteration)
         seconds = self._watch.lap()
-        self._lap_from = iteration
+        self._lap_from = step.iteration
         lengths = [length for batch in done for length in self._lengths_in(batch)]
         speed = sum(lengths) / seconds
         tflops = self._flops(lengths) / seconds / self._ranks / 1e12 if self._flops else 0.0
         if self._metrics is not None:
             self._metrics.write(
-                iteration=iteration,
-                lm_loss=loss,
-                learning_rate=learning_rate,
-                grad_norm=grad_norm,
+                iteration=step.iteration,
+                lm_loss=step.loss,
+                learning_rate=step.learning_rate,
+                grad_norm=step.grad_norm,
                 tokens_per_second=round(speed, 1),
                 tflops_per_rank=float(f"{tflops:.4g}"),
-                supervised_tokens=tokens,
-                **others,
+                supervised_tokens=step.tokens,
+                **step.others,
             )
-        left = (self._progress.total - iteration) * seconds / len(done)
-        self._progress.step(iteration, loss=loss, tokens_per_second=speed, tflops=tflops, seconds_left=left)
+        left = (self._progress.total - step.iteration) * seconds / len(done)
+        self._progress.step(step.iteration, loss=step.loss, tokens_per_second=speed, tflops=tflops, seconds_left=left)
 
     def evaluated(self, iteration: int, *, loss: float, others: Mapping[str, float]) -> None:
         if self._metrics is not None:

@@ -11,7 +11,7 @@ from . import megatron, metrics
 from .bundle import Bundle, read_bundle
 from .checkpoint.keep import prune
 from .checkpoint.start import Start, claim, decide, other_data
-from .device import choose
+from .device import choose, require_memory
 from .launch import arguments_of, evaluation, length
 from .pointer import read_pointer
 from .progress import Progress
@@ -52,6 +52,8 @@ def run(build_dir: Path) -> None:
         say(validation.line)
 
     device = choose(bundle.value("launch.device"))
+    if device == "cuda":
+        require_memory(bundle.value("launch.hardware"))
     where = f"{world_size} {'rank' if world_size == 1 else 'ranks'} on {device}"
     if device == "cpu":
         from . import cpu

@@ -13,6 +13,7 @@ import click
 from .. import data_commands
 from ..compile import check_recipe
 from ..plan import Plan
+from ..reach import MissingExtra, reach
 from .shared import ERRORS, RECIPE, REFUSED, answer, at_root, colour, overrides, report, say, source_of, unusable
 
 
@@ -96,9 +97,12 @@ def _data_of(recipe: Path, overrides: tuple[str, ...]) -> Iterator[tuple[Any, An
     if result.plan is None:
         sys.exit(ERRORS)
     try:
-        commands = data_commands.runtime()
-    except data_commands.MissingExtra as error:
+        commands = reach("data")
+    except MissingExtra as error:
         click.echo(f"error: {error}", err=True)
+        sys.exit(ERRORS)
+    if not result.plan.has_rows:
+        click.echo("error: the recipe names no rows; its samples are those of `hooks.datasets_provider`", err=True)
         sys.exit(ERRORS)
     with at_root():
         yield commands, data_commands.recipe_of(commands, result.plan), result.plan

@@ -13,7 +13,7 @@ from ..estimate.advice import advise
 from ..estimate.data import to_json
 from ..estimate.text import render
 from ..hardware import hardware_table
-from .shared import ERRORS, RECIPE, colour, report
+from .shared import ERRORS, RECIPE, colour, overrides, report, source_of
 
 GIB = 1 << 30
 
@@ -32,14 +32,23 @@ GIB = 1 << 30
     "--format", "style", type=click.Choice(["text", "json"]), default="text", help="How the figures are told."
 )
 @click.option("--fail-over", is_flag=True, help="Exit 1 when the run does not fit.")
-def estimate_command(recipe: Path, hardware: str | None, memory: float | None, style: str, fail_over: bool) -> None:
-    """Say what RECIPE needs before it runs: memory of each rank, FLOPs, time, disk. Writes nothing.
+@overrides
+def estimate_command(
+    recipe: Path,
+    hardware: str | None,
+    memory: float | None,
+    style: str,
+    fail_over: bool,
+    overrides: tuple[str, ...],
+) -> None:
+    """Say what RECIPE (`-`: standard input) needs before it runs: memory of each rank, FLOPs, time, disk.
 
     \b
-    Example:
+    Examples:
       sftc estimate recipes/quickstart/recipe.yaml --hardware H100
+      sftc estimate recipes/llama-3.1-8b.yaml --set parallel.tensor_model_parallel_size=4
     """
-    result = check_recipe(recipe, click.format_filename(recipe))
+    result = check_recipe(*source_of(recipe), overrides)
     # That it does not fit is what the report is about, and the device may be another one here.
     others = [found for found in result.diagnostics if found.code != "SFTC481"]
     report([replace(result, diagnostics=others)], "text", stream=sys.stderr)

@@ -1,16 +1,25 @@
 """`sftc export`: its options; what it does is the runtime's."""
 
+import re
 import sys
 from pathlib import Path
 
 import click
 
-from .. import data_commands, export_command
+from ..reach import MissingExtra, reach
 from .shared import ERRORS, RECIPE, REFUSED, answer, not_empty, say, unusable
+
+UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+def _bytes_of(size: str) -> int | None:
+    """`5GB` as a number of bytes, in powers of ten; None if it is no size."""
+    match = re.fullmatch(r"([1-9]\d*) ?([KMG]B)?", size.strip().upper())
+    return int(match[1]) * UNITS[match[2] or ""] if match else None
 
 
 def _size(_context: click.Context, _parameter: click.Parameter, text: str) -> int:
-    size = export_command.bytes_of(text)
+    size = _bytes_of(text)
     if size is None:
         raise click.BadParameter("write it as in 5GB or 500MB")
     return size
@@ -32,8 +41,8 @@ def export(run: Path, output: Path, iteration: int | None, dtype: str | None, sh
       sftc export runs/quickstart -o models/quickstart
     """
     try:
-        commands = export_command.runtime()
-    except data_commands.MissingExtra as error:
+        commands = reach("export")
+    except MissingExtra as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(ERRORS)
     try:

@@ -111,8 +111,9 @@ def _work(found: Estimate) -> Iterator[str]:
             ends = (_seconds(work.iterations * each) for each in (duration.fastest, duration.slowest))
             yield f"                 {' to '.join(ends)} in all, without start, evaluation and saving"
     number = "as many as there will be" if disk.count is None else str(disk.count)
-    total = "" if disk.count is None else f", {_size(disk.count * disk.checkpoint)} in all"
-    yield f"checkpoints      {number} of {_size(disk.checkpoint)}{total}"
+    total = "" if disk.count is None else f", {_size((disk.count + disk.is_pruned) * disk.checkpoint)} in all"
+    more = ", and one while it is written" if disk.is_pruned else ""
+    yield f"checkpoints      {number} of {_size(disk.checkpoint)}{more}{total}"
 
 
 def _assumptions(found: Estimate) -> Iterator[str]:

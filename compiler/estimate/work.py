@@ -45,10 +45,13 @@ class Duration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disk:
-    """Bytes of a checkpoint, and how many of them a run leaves; None where that is not known yet."""
+    """Bytes of a checkpoint, and how many of them a run leaves; None where that is not known yet. With `is_pruned` one
+    more is there while it is written, before an older one goes.
+    """
 
     checkpoint: int
     count: int | None
+    is_pruned: bool = False
 
 
 def work_of(plan: Plan, sizes: Sizes) -> Work:
@@ -103,4 +106,7 @@ def disk_of(plan: Plan, sizes: Sizes) -> Disk:
     iterations, interval = plan["train.train_iters"], plan["checkpoint.save_interval"]
     # One every so many iterations, and one after the last.
     count = None if iterations is None else -(-iterations // (interval or iterations))
+    keep = plan["checkpoint.keep"]
+    if keep is not None and (count is None or keep < count):
+        return Disk(checkpoint=size, count=keep, is_pruned=True)
     return Disk(checkpoint=size, count=count)

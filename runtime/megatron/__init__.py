@@ -2,7 +2,7 @@
 
 from .arguments import parse, read_argument_file, require_layers, require_target
 from .model import FirstWeights, LayerSpec
-from .news import Flops, Observer
+from .news import Flops, Observer, Step
 from .parameters import Slot
 from .training import train
 
@@ -12,6 +12,7 @@ __all__ = [
     "LayerSpec",
     "Observer",
     "Slot",
+    "Step",
     "parse",
     "read_argument_file",
     "require_layers",

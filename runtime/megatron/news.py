@@ -1,6 +1,7 @@
 """Megatron's own logging, evaluation and checkpointing, listened to."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial, wraps
 from types import ModuleType
 from typing import Any
@@ -15,28 +16,31 @@ LOSS = "lm loss"
 type Flops = Callable[[Sequence[int]], float]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """An iteration: `loss` is the mean over the `tokens` supervised tokens of its global batch, `others` are means by
+    name that the loss function reports besides.
+    """
+
+    iteration: int
+    loss: float
+    learning_rate: float | None
+    grad_norm: float | None
+    tokens: int
+    others: Mapping[str, float]
+
+
 class Observer:
     """What the training tells. Every rank has one; this one, of the ranks that report nothing, does not listen."""
 
     def begun(self, iteration: int, rows: Any, flops: Flops) -> None:
         """Model, optimizer and data are ready; `iteration` are done. `rows` is the training dataset."""
 
-    def stepped(
-        self,
-        iteration: int,
-        *,
-        loss: float,
-        learning_rate: float | None,
-        grad_norm: float | None,
-        tokens: int,
-        others: Mapping[str, float],
-    ) -> None:
-        """A logged iteration: `loss` is the mean over the `tokens` supervised tokens of its global batch, `others` are
-        means by name that the loss function reports besides.
-        """
+    def stepped(self, step: Step) -> None:
+        """A logged iteration."""
 
     def evaluated(self, iteration: int, *, loss: float, others: Mapping[str, float]) -> None:
-        """`loss` is the mean over all supervised tokens of the evaluation; `others` as above."""
+        """`loss` is the mean over all supervised tokens of the evaluation; `others` as in a `Step`."""
 
     def saved(self) -> None:
         """A checkpoint is written, or being written where saving is asynchronous."""
@@ -104,12 +108,14 @@ class News:
         self.iteration, self.has_trained, self._counts = call["iteration"], True, []
         if self.iteration % self._args.log_interval == 0 and counts:  # only the last pipeline stage counts
             self._observer.stepped(
-                self.iteration,
-                loss=float(call["loss_dict"][LOSS]),
-                learning_rate=_number(call["learning_rate"]),
-                grad_norm=_number(call["grad_norm"]),
-                tokens=_total(counts),
-                others=_others(call["loss_dict"]),
+                Step(
+                    iteration=self.iteration,
+                    loss=float(call["loss_dict"][LOSS]),
+                    learning_rate=_number(call["learning_rate"]),
+                    grad_norm=_number(call["grad_norm"]),
+                    tokens=_total(counts),
+                    others=_others(call["loss_dict"]),
+                )
             )
         return result
 

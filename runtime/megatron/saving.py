@@ -14,7 +14,8 @@ REFUSALS = (
     "Permission denied",
     "File too large",
 )
-TORN_WRITE = "inline_container"  # torch's writer says where it noticed, and not what the system said
+# What says that a write failed, and not how: torch's writer where it noticed, and Megatron's workers a class.
+TORN_WRITES = ("inline_container", "<class 'OSError'>")
 NEARLY_FULL = 0.01  # of a disk
 
 
@@ -39,7 +40,7 @@ def _disk_problem(error: BaseException, folder: str) -> str | None:
         told, seen = f"{told}\n{seen}", seen.__cause__ or seen.__context__
     if (reason := next((reason for reason in REFUSALS if reason in told), None)) is not None:
         return reason
-    if TORN_WRITE not in told:
+    if not any(mark in told for mark in TORN_WRITES):
         return None
     usage = shutil.disk_usage(folder)
     if usage.free < NEARLY_FULL * usage.total:

@@ -29,7 +29,7 @@ VALUES: dict[str, dict[str, Any]] = {
     },
     "eval": {"eval_interval": 4, "eval_iters": None},
     "logging": {"run_path": "run", "tensorboard_dir": "run/tensorboard"},
-    "launch": {"device": "auto"},
+    "launch": {"device": "auto", "hardware": None},
 }
 
 ARGUMENTS = """\

@@ -55,14 +55,19 @@ def statuses(children):
     return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 
+def train(folder, build, ranks):
+    """The statuses of the ranks of one job."""
+    common = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    places = [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(ranks)]
+    return statuses([fork(folder, place, runtime.train, build) for place in places])
+
+
 def main(jobs):
     import_megatron()
     for folder, build, ranks in json.loads(Path(jobs).read_text()):
         ended = statuses([fork(folder, {}, runtime.prepare, build)])
         if not any(ended):
-            common = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-            places = [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(ranks)]
-            ended = statuses([fork(folder, place, runtime.train, build) for place in places])
+            ended = train(folder, build, ranks)
         Path(folder, "status").write_text(str(max(ended, key=abs)))
 
 

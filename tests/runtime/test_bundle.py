@@ -18,7 +18,7 @@ def test_values_are_found_by_their_key(tmp_path: Path) -> None:
     bundle = read_bundle(write_build(tmp_path / "b", values={"train.lr": 0.5}))
     assert bundle.value("train.lr") == 0.5
     assert bundle.value("model.load") is None
-    with pytest.raises(KeyError):
+    with pytest.raises(UserError, match=r"says nothing of `train\.learning_rate`: it was compiled by another sftc"):
         bundle.value("train.learning_rate")
 
 

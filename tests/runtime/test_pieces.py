@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 F = torch.nn.functional
 
 from sftc.runtime.cpu import STAND_INS, OnCpu, activate, on_cpu  # noqa: E402
-from sftc.runtime.device import choose  # noqa: E402
+from sftc.runtime.device import choose, require_memory  # noqa: E402
 from sftc.runtime.loss import masked_loss  # noqa: E402
 from sftc.runtime.norms import LayerNorm, RMSNorm, norm_for  # noqa: E402
 from sftc.runtime.packed import own_positions, segments, sequence_params  # noqa: E402
@@ -244,7 +244,32 @@ def test_norms_of_queries_and_keys_that_torch_has_already_are_kept() -> None:
     from sftc.runtime.model import _torch_native
 
     for options, name in (({"qk_l2_norm": True}, "L2Norm"), ({"qk_layernorm": True}, "RMSNorm"), ({}, "IdentityOp")):
-        layer = _torch_native(get_gpt_layer_local_spec(**options), RMSNorm)
+        plain = SimpleNamespace(multi_latent_attention=False)
+        layer = _torch_native(get_gpt_layer_local_spec(**options), RMSNorm, plain)
         attention = layer.submodules.self_attention.submodules
         assert (attention.q_layernorm.__name__, attention.k_layernorm.__name__) == (name, name)
         assert attention.core_attention.__name__ == "TorchAttention"
+
+
+@pytest.mark.parametrize(
+    ("hardware", "gibibytes", "told"),
+    [
+        (None, 1, None),
+        ("H100", 79.1, None),  # as torch reports an H100
+        ("H100", 39.4, "has 39.4 GiB of memory, and the recipe is made for `launch.hardware: H100` (79.6 GiB)"),
+    ],
+)
+def test_a_gpu_smaller_than_the_recipe_says_is_refused(
+    monkeypatch: pytest.MonkeyPatch, hardware: str | None, gibibytes: float, told: str | None
+) -> None:
+    """The GPU is made up: only its size is asked for."""
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a made-up GPU")
+    size = SimpleNamespace(total_memory=int(gibibytes * 2**30))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: size)
+    if told is None:
+        require_memory(hardware)
+        return
+    with pytest.raises(UserError) as raised:
+        require_memory(hardware)
+    assert raised.value.message == f"`a made-up GPU` {told}"

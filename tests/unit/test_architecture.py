@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sftc.compiler import __version__
+from sftc.compiler.reach import MODULES
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = ("compiler", "runtime")
@@ -65,21 +66,14 @@ def test_the_rules_are_about_something() -> None:
         assert any(name.split(".")[0] == library for name in imports(ROOT / module))
 
 
-def test_four_modules_load_the_runtime_and_by_name() -> None:
-    """`sftc data ...`, `sftc export`, `sftc lock` and `model.hf` need it; nothing else may, nothing at import time."""
+def test_one_module_loads_the_runtime_and_by_name() -> None:
+    """`sftc data ...`, `sftc export`, `sftc lock` and `model.hf` need it; nothing at import time."""
     users = [path for path in SOURCES if "import_module(" in path.read_text() or "__import__(" in path.read_text()]
-    loaders = {
-        "compiler/data_commands.py": "data.commands",
-        "compiler/export_command.py": "hf.commands",
-        "compiler/lock_command.py": "lock.commands",
-        "compiler/shapes.py": "hf.config",
-    }
     ours = [relative(path) for path in users if relative(path).startswith("compiler/")]
-    assert ours == ["compiler/cli/__init__.py", *loaders]  # the first loads its own commands
-    for loader, module in loaders.items():
-        text = (ROOT / loader).read_text()
-        assert text.count("import_module(RUNTIME)") == text.count("import_module(") == 1
-        assert f'RUNTIME = "sftc.runtime.{module}"' in text
+    assert ours == ["compiler/cli/__init__.py", "compiler/reach.py"]  # the first loads its own commands
+    text = (ROOT / "compiler/reach.py").read_text()
+    assert text.count("import_module(MODULES[name])") == text.count("import_module(") == 1
+    assert all(name.startswith("sftc.runtime.") for name in MODULES.values())
 
 
 def test_the_knowledge_of_config_json_is_light() -> None:

@@ -1,6 +1,7 @@
 """The formulas against published figures, the schedule against the papers, and what is said about a run."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from sftc.compiler.estimate.memory import moments, rank_memory
 from sftc.compiler.estimate.schedule import waiting
 from sftc.compiler.estimate.sizes import NOT_FOLLOWED
 from sftc.compiler.estimate.stages import stages
-from sftc.compiler.estimate.text import WIDTH, render, verdict
+from sftc.compiler.estimate.text import WIDTH, gib, render, verdict
 from sftc.compiler.hardware import hardware_table
 from sftc.compiler.options import option_table
 from sftc.compiler.schemas import leaves
+
+ROOT = Path(__file__).resolve().parents[2]
 
 LLAMA_2_7B = {
     "num_layers": 32,
@@ -248,6 +251,10 @@ def test_checkpoints(tmp_path: Path) -> None:
     disk = estimated(tmp_path, LLAMA_2_7B, checkpoint={"save_interval": 300}).disk
     assert disk.checkpoint == 14 * 6_738_415_616
     assert disk.count == 4  # 300, 600, 900 and the last
+    kept = estimated(tmp_path, LLAMA_2_7B, checkpoint={"save_interval": 300, "keep": 2}).disk
+    assert (kept.count, kept.is_pruned) == (2, True)
+    plenty = estimated(tmp_path, LLAMA_2_7B, checkpoint={"save_interval": 300, "keep": 9}).disk
+    assert (plenty.count, plenty.is_pruned) == (4, False)
 
 
 def test_epochs_have_no_length_yet(tmp_path: Path) -> None:
@@ -375,3 +382,14 @@ def test_the_documented_report_is_what_is_printed(tmp_path: Path, request: pytes
         page.write_text(text.replace(f"```text\n{printed}```", f"```text\n{report}```", 1), encoding="utf-8")
     else:
         assert printed == report
+
+
+@pytest.mark.parametrize("recipe", sorted(ROOT.glob("recipes/*.yaml")), ids=lambda path: path.stem)
+def test_the_head_of_a_recipe_says_what_is_estimated(recipe: Path) -> None:
+    plan = check_recipe(recipe, recipe.name).plan
+    assert plan is not None
+    said = re.search(r"^# rank holds ([\d.]+) of ([\d.]+) GiB\.$", recipe.read_text(), re.MULTILINE)
+    assert (said is not None) == (plan["launch.hardware"] is not None)
+    if said:
+        found = estimate(plan)
+        assert (said[1], said[2]) == (gib(found.fullest.total), gib(found.limit))

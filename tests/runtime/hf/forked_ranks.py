@@ -10,19 +10,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # PYTHONSAFEPATH leaves it out
 
-from forked import fork, import_megatron, statuses
-from ranks import free_port
-
-from sftc.runtime import __main__ as runtime
+from forked import import_megatron, train
 
 
 def main(jobs):
     import_megatron()
     for folder, build, ranks in json.loads(Path(jobs).read_text()):
-        common = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-        places = [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(ranks)]
-        ended = statuses([fork(folder, place, runtime.train, build) for place in places])
-        Path(folder, "status").write_text(str(max(ended, key=abs)))
+        Path(folder, "status").write_text(str(max(train(folder, build, ranks), key=abs)))
 
 
 if __name__ == "__main__":

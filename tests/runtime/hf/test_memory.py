@@ -21,6 +21,6 @@ def measured(layers: int) -> dict[str, int]:
 
 def test_a_load_holds_one_tensor_at_a_time() -> None:
     small, large = measured(2), measured(16)
-    assert large["files"] > 1.8 * small["files"]
+    assert large["files"] > 2 * small["files"] > 4 * small["largest_tensor"]
     for one in (small, large):
-        assert one["host_memory_taken"] < 1.5 * one["largest_tensor"] < one["files"] / 2
+        assert one["host_memory_taken"] < one["largest_tensor"]

@@ -101,14 +101,18 @@ def test_the_first_loss_is_that_of_transformers(place: Path, monkeypatch: pytest
     monkeypatch.chdir(place)
     first = losses_of(place)[0]
     assert first < 3, "these are no random weights"
-    assert answer_loss(place, place / "model") == pytest.approx(first, abs=1e-3)
+    reference = answer_loss(place, place / "model")
+    print(f"loss on {COUNT} rows: transformers {reference:.6f}, Megatron through hf: {first:.6f}")
+    assert first == pytest.approx(reference, abs=1e-3)
 
 
 def test_what_was_learnt_is_in_the_export(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     losses = losses_of(place)
     assert losses[-1] < losses[0]
-    assert answer_loss(place, place / "runs/smollm2/hf") < losses[-1]
+    exported = answer_loss(place, place / "runs/smollm2/hf")
+    print(f"loss by iteration {losses}, of the export by transformers {exported:.6f}")
+    assert exported < losses[-1]
 
 
 def test_the_exported_model_answers(place: Path) -> None:
