@@ -97,8 +97,11 @@ def origin_words(origin: Mapping[str, Any], place: str | None) -> str:
     if kind == "recipe":
         return place or "the recipe"
     if kind == "override":
-        return place or "the command line"
+        return f"--set, {place}" if place else "--set"
+    if kind == "merged":
+        return ", ".join(f"{name}: {origin_words(one, one.get('file'))}" for name, one in origin["entries"].items())
     if kind == "derived":
         return f"derived: {origin['rule']}"
-    rest = " ".join(value for name, value in origin.items() if name != "from" and isinstance(value, str))
-    return f"{kind} {rest}" if rest else str(kind)
+    words = f"preset {origin['preset']}" if kind == "preset" else str(kind)
+    own = "".join(f", {name}: the recipe" for name in origin.get("recipe", ()))
+    return words + own

@@ -1,7 +1,8 @@
 """An example of what each code refuses, and of what to write instead; tests/unit/test_examples.py proves both.
 
 A recipe's example is the part of a recipe that matters. Lines that start with `$ ` are typed into a shell, in a
-directory in which `recipes/quickstart.yaml` is a good recipe.
+directory in which `recipes/quickstart.yaml` is a good recipe whose rows and tokenizer are there; `$ cat FILE` shows a
+file. An import's example is the part of the source that matters.
 """
 
 from dataclasses import dataclass
@@ -109,6 +110,19 @@ _ROWS: dict[str, tuple[str, str]] = {
         "description: 2025-01-31\n",
         'description: "2025-01-31"\n',
     ),
+    "SFTC131": (
+        "$ cat first.yaml\n"
+        "base: second.yaml\n"
+        "name: first\n"
+        "$ cat second.yaml\n"
+        "base: first.yaml\n"
+        "$ sftc validate first.yaml\n",
+        "$ cat first.yaml\nbase: recipes/quickstart.yaml\nname: first\n$ sftc validate first.yaml\n",
+    ),
+    "SFTC132": (
+        "base: /recipes/quickstart.yaml\nname: my-run\n",
+        "base: recipes/quickstart.yaml\nname: my-run\n",
+    ),
     "SFTC201": (
         "train:\n  learning_rate: 1e-5\n",
         "train:\n  lr: 1e-5\n",
@@ -188,6 +202,22 @@ _ROWS: dict[str, tuple[str, str]] = {
     "SFTC406": (
         "model:\n  max_position_embeddings: 2048\ntrain:\n  seq_length: 4096\n",
         "model:\n  max_position_embeddings: 4096\ntrain:\n  seq_length: 4096\n",
+    ),
+    "SFTC407": (
+        "megatron:\n  args:\n    apply_layernorm_1p: true\n",
+        "model:\n  transformer_impl: transformer_engine\nmegatron:\n  args:\n    apply_layernorm_1p: true\n",
+    ),
+    "SFTC408": (
+        "model:\n  preset: llama-3.2-1b\n  hf: models/llama\n",
+        "model:\n  preset: llama-3.2-1b\n",
+    ),
+    "SFTC409": (
+        "model:\n  hf: models/gemma/config.json\n",
+        "model:\n  hf: models/llama/config.json\n",
+    ),
+    "SFTC410": (
+        'model:\n  num_layers: 8\n  num_experts: 4\nmegatron:\n  args:\n    moe_layer_freq: "([0]*2+[1]*4)"\n',
+        'model:\n  num_layers: 8\n  num_experts: 4\nmegatron:\n  args:\n    moe_layer_freq: "([0]*2+[1]*6)"\n',
     ),
     "SFTC411": (
         "launch:\n  nproc_per_node: 6\nparallel:\n  tensor_model_parallel_size: 4\n",
@@ -322,6 +352,76 @@ _ROWS: dict[str, tuple[str, str]] = {
         "tokenizer:\n  chat_template: no/such/file.jinja\n",
         "tokenizer:\n  path: tokenizers/llama\n",
     ),
+    "SFTC462": (
+        "$ cat weighted.py\n"
+        "from my_weights import weigh\n"
+        "\n"
+        "def loss(losses, loss_mask, batch):\n"
+        "    return weigh(losses, loss_mask)\n"
+        "$ touch my_weights.py\n"
+        "$ cat my-run.yaml\n"
+        "base: recipes/quickstart.yaml\n"
+        "name: my-run\n"
+        "hooks:\n"
+        "  loss: weighted.py:loss\n"
+        "$ sftc validate my-run.yaml\n",
+        "$ cat weighted.py\n"
+        "def loss(losses, loss_mask, batch):\n"
+        "    return (losses * loss_mask).sum(), loss_mask.sum()\n"
+        "$ cat my-run.yaml\n"
+        "base: recipes/quickstart.yaml\n"
+        "name: my-run\n"
+        "hooks:\n"
+        "  loss: weighted.py:loss\n"
+        "$ sftc validate my-run.yaml\n",
+    ),
+    "SFTC463": (
+        "$ cat weighted.py\n"
+        "def loss(losses, loss_mask):\n"
+        "    return (losses * loss_mask).sum(), loss_mask.sum()\n"
+        "$ cat my-run.yaml\n"
+        "base: recipes/quickstart.yaml\n"
+        "name: my-run\n"
+        "hooks:\n"
+        "  loss: weighted.py:loss\n"
+        "$ sftc validate my-run.yaml\n",
+        "$ cat weighted.py\n"
+        "def loss(losses, loss_mask, batch):\n"
+        "    return (losses * loss_mask).sum(), loss_mask.sum()\n"
+        "$ cat my-run.yaml\n"
+        "base: recipes/quickstart.yaml\n"
+        "name: my-run\n"
+        "hooks:\n"
+        "  loss: weighted.py:loss\n"
+        "$ sftc validate my-run.yaml\n",
+    ),
+    "SFTC464": (
+        "hooks:\n  datasets_provider: my_package.data:datasets\neval:\n  eval_interval: 100\n",
+        "hooks:\n  datasets_provider: my_package.data:datasets\neval:\n  eval_interval: 100\n  eval_iters: 10\n",
+    ),
+    "SFTC481": (
+        "model:\n  preset: llama-2-7b\nlaunch:\n  nproc_per_node: 8\n  hardware: H100\n",
+        "model:\n"
+        "  preset: llama-2-7b\n"
+        "parallel:\n"
+        "  use_distributed_optimizer: true\n"
+        "launch:\n"
+        "  nproc_per_node: 8\n"
+        "  hardware: H100\n",
+    ),
+    "SFTC491": (
+        "$ echo '{}' > recipes/quickstart.lock\n$ sftc validate recipes/quickstart.yaml\n",
+        "$ sftc lock recipes/quickstart.yaml\n$ sftc validate recipes/quickstart.yaml\n",
+    ),
+    "SFTC492": (
+        "$ sftc lock recipes/quickstart.yaml\n"
+        "$ sed -i s/train.jsonl/better.jsonl/ recipes/quickstart.yaml\n"
+        "$ sftc validate recipes/quickstart.yaml\n",
+        "$ sftc lock recipes/quickstart.yaml\n"
+        "$ sed -i s/train.jsonl/better.jsonl/ recipes/quickstart.yaml\n"
+        "$ sftc lock recipes/quickstart.yaml\n"
+        "$ sftc validate recipes/quickstart.yaml\n",
+    ),
     "SFTC501": (
         "megatron:\n  args:\n    manual_gcc: true\n",
         "megatron:\n  args:\n    manual_gc: true\n",
@@ -349,6 +449,149 @@ _ROWS: dict[str, tuple[str, str]] = {
     "SFTC603": (
         "$ touch build\n$ sftc compile recipes/quickstart.yaml -o build/quickstart\n",
         "$ mkdir build\n$ sftc compile recipes/quickstart.yaml -o build/quickstart\n",
+    ),
+    "SFTC701": (
+        "$ cat train.sh\ntorchrun pretrain_gpt.py --lr $LR\n$ sftc import megatron train.sh --task sft\n",
+        "$ cat train.sh\ntorchrun pretrain_gpt.py --lr $LR\n$ sftc import megatron train.sh --task sft --env LR=1e-5\n",
+    ),
+    "SFTC702": (
+        "$ cat experiment.yaml\n"
+        "modules:\n"
+        "  post_trainer:\n"
+        "    framework: megatron\n"
+        "    overrides:\n"
+        "      stage: sft\n"
+        "      lr: 1.0e-5\n"
+        "      peft: lora\n"
+        "$ sftc import primus experiment.yaml\n",
+        "$ cat experiment.yaml\n"
+        "modules:\n"
+        "  post_trainer:\n"
+        "    framework: megatron\n"
+        "    overrides:\n"
+        "      stage: sft\n"
+        "      lr: 1.0e-5\n"
+        "$ sftc import primus experiment.yaml\n",
+    ),
+    "SFTC703": (
+        "$ cat train.sh\ntorchrun pretrain_gpt.py --lr 1e-5\n$ sftc import megatron train.sh\n",
+        "$ cat train.sh\ntorchrun pretrain_gpt.py --lr 1e-5\n$ sftc import megatron train.sh --task sft\n",
+    ),
+    "SFTC704": (
+        "$ cat experiment.yaml\n"
+        "modules:\n"
+        "  pre_trainer:\n"
+        "    framework: megatron\n"
+        "    overrides:\n"
+        "      is_instruction_dataset: true\n"
+        "      lr: 1.0e-5\n"
+        "$ sftc import primus experiment.yaml\n",
+        "$ cat experiment.yaml\n"
+        "modules:\n"
+        "  post_trainer:\n"
+        "    framework: megatron\n"
+        "    overrides:\n"
+        "      is_instruction_dataset: true\n"
+        "      lr: 1.0e-5\n"
+        "$ sftc import primus experiment.yaml\n",
+    ),
+    "SFTC705": (
+        "$ cat experiment.yaml\n"
+        "modules:\n"
+        "  post_trainer:\n"
+        "    framework: megatron\n"
+        "    overrides:\n"
+        "      stage: sft\n"
+        "      lr: 1.0e-5\n"
+        "      finetune_lr: 2.0e-5\n"
+        "$ sftc import primus experiment.yaml\n",
+        "$ cat experiment.yaml\n"
+        "modules:\n"
+        "  post_trainer:\n"
+        "    framework: megatron\n"
+        "    overrides:\n"
+        "      stage: sft\n"
+        "      finetune_lr: 2.0e-5\n"
+        "$ sftc import primus experiment.yaml\n",
+    ),
+    "SFTC706": (
+        "$ cat experiment.yaml\n"
+        "extends:\n"
+        "  - house.yaml\n"
+        "modules:\n"
+        "  post_trainer:\n"
+        "    framework: megatron\n"
+        "    overrides:\n"
+        "      stage: sft\n"
+        "      lr: 1.0e-5\n"
+        "$ sftc import primus experiment.yaml\n",
+        "$ cat house.yaml\n"
+        "modules:\n"
+        "  post_trainer:\n"
+        "    overrides:\n"
+        "      clip_grad: 0.5\n"
+        "$ cat experiment.yaml\n"
+        "extends:\n"
+        "  - house.yaml\n"
+        "modules:\n"
+        "  post_trainer:\n"
+        "    framework: megatron\n"
+        "    overrides:\n"
+        "      stage: sft\n"
+        "      lr: 1.0e-5\n"
+        "$ sftc import primus experiment.yaml\n",
+    ),
+    "SFTC707": (
+        "$ cat experiment.yaml\n"
+        "modules:\n"
+        "  post_trainer:\n"
+        "    framework: megatron\n"
+        "    clip_grad: 0.5\n"
+        "    overrides:\n"
+        "      stage: sft\n"
+        "      lr: 1.0e-5\n"
+        "$ sftc import primus experiment.yaml\n",
+        "$ cat experiment.yaml\n"
+        "modules:\n"
+        "  post_trainer:\n"
+        "    framework: megatron\n"
+        "    overrides:\n"
+        "      stage: sft\n"
+        "      lr: 1.0e-5\n"
+        "      clip_grad: 0.5\n"
+        "$ sftc import primus experiment.yaml\n",
+    ),
+    "SFTC708": (
+        "$ cat train.sh\n"
+        "RUN=$(date +%F)\n"
+        "torchrun pretrain_gpt.py --lr 1e-5 --save runs/$RUN\n"
+        "$ sftc import megatron train.sh --task sft\n",
+        "$ cat train.sh\n"
+        "RUN=$(date +%F)\n"
+        "torchrun pretrain_gpt.py --lr 1e-5 --save runs/$RUN\n"
+        "$ sftc import megatron train.sh --task sft --env RUN=first\n",
+    ),
+    "SFTC709": (
+        "$ cat train.sh\n"
+        "torchrun pretrain_gpt.py --lr 1e-5\n"
+        "torchrun pretrain_gpt.py --lr 1e-6\n"
+        "$ sftc import megatron train.sh --task sft\n",
+        "$ cat train.sh\ntorchrun pretrain_gpt.py --lr 1e-5\n$ sftc import megatron train.sh --task sft\n",
+    ),
+    "SFTC710": (
+        "$ cat train.sh\n"
+        "torchrun --nproc_per_node 8 pretrain_gpt.py \\\n"
+        "  --num-layers 8 --hidden-size 1024 --num-attention-heads 16 \\\n"
+        "  --vocab-size 32000 --max-position-embeddings 4096 \\\n"
+        "  --train-iters 1000 --global-batch-size 64 --seq-length 4096 --lr 1e-5\n"
+        "$ sftc import megatron train.sh --task sft\n",
+        "$ cat train.sh\n"
+        "torchrun --nproc_per_node 8 pretrain_gpt.py \\\n"
+        "  --num-layers 8 --hidden-size 1024 --num-attention-heads 16 \\\n"
+        "  --vocab-size 32000 --max-position-embeddings 4096 \\\n"
+        "  --train-iters 1000 --global-batch-size 64 --seq-length 4096 --lr 1e-5\n"
+        "$ sftc import megatron train.sh --task sft --set model.load=hf:models/llama"
+        " --set tokenizer.path=tokenizer --set data.train_data_path=data/train.jsonl\n",
     ),
 }
 

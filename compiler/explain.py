@@ -33,7 +33,8 @@ def find_key(word: str) -> str:
     """The dotted key or section that `word` names: itself, or by its last part, or as other tools call it."""
     paths = key_paths(recipe_schema())
     name = re.sub(r"\[\d+\]", "[]", word.removeprefix("/").replace("/", ".").replace("-", "_"))
-    if name in paths:
+    mapping, _, entry = name.rpartition(".")
+    if name in paths or (mapping in _free_mappings() and entry):
         return name
     homes = [path for path in paths if path.rpartition(".")[2] == name and "[]" not in path]
     if len(homes) > 1:
@@ -48,9 +49,15 @@ def find_key(word: str) -> str:
     raise Unknown(f"there is no key `{word}`{_meant(near)}")
 
 
+def _free_mappings() -> list[str]:
+    """Keys whose entries have any names."""
+    return [key for key, schema in leaves() if schema["type"] == "object"]
+
+
 def explain_key(key: str, built: Built | None = None) -> str:
-    """A key of the recipe, or a section; with `built` also its value there, and why."""
-    schema = _at(key)
+    """A key of the recipe, a section or an entry of a free mapping; with `built` also its value there, and why."""
+    mapping = key.rpartition(".")[0]
+    schema = _at(mapping if mapping in _free_mappings() else key)
     title, description = schema.get("title"), schema.get("description", "")
     lines = [
         f"{key}: {title}" if title else key,

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from functools import cache
 
 from .render import template_text
+from .schemas import recipe_schema
 
 _EXPRESSION = re.compile(r"\{\{(.*?)\}\}")
 _STATEMENT = re.compile(r"\{%-?\s*(\w+)(.*?)-?%\}")
 _VALUE = re.compile(r'value\["([^"]+)"\]')
+_HOOK = re.compile(r"\bhooks\.\w+")
 # What templates are given besides values, and the keys that it follows from.
 _NAMES = {
     "name": ("name",),
@@ -26,6 +28,8 @@ _NAMES = {
         "parallel.tensor_model_parallel_size",
     ),
     "task": ("task.kind",),
+    "has_rows": ("data.train_data_path", "data.sources"),
+    "has_hooks": tuple(f"hooks.{name}" for name in recipe_schema()["properties"]["hooks"]["properties"]),
 }
 
 
@@ -81,7 +85,7 @@ def _read(text: str) -> Iterator[TemplateLine]:
 
 
 def _keys(expression: str) -> tuple[str, ...]:
-    keys = list(_VALUE.findall(expression))
+    keys = [*_VALUE.findall(expression), *_HOOK.findall(expression)]
     words = re.findall(r"[a-z_]+", re.sub(r'"[^"]*"|\|\w+|\.\w+', "", expression))
     keys += [key for word in words for key in _NAMES.get(word, ())]
     return tuple(dict.fromkeys(keys))

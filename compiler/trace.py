@@ -14,6 +14,7 @@ from .loader import load
 from .manifest import MANIFEST, ORIGINS, SUMS
 from .origins import ARGUMENT_FILES
 from .pointers import split
+from .render import CHAT_TEMPLATE, LOCK
 from .source import SourceFile
 from .template_lines import TemplateLine, match_lines
 
@@ -24,6 +25,8 @@ DIRECTIVES = {
     "ntasks-per-node": None,
     "gpus-per-node": "launch.nproc_per_node",
 }
+# Which model it was that gave a value.
+NAMED_BY = {"preset": ("model.preset",), "config.json": ("model.hf",)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,23 +67,28 @@ def trace_key(built: Built, key: str) -> Step:
     entry = built.values[top]
     value = entry.value
     for part in split(key.removeprefix(top).replace(".", "/")):
+        if isinstance(value, dict) and part not in value:
+            return Step(text=f"{key}: not set", end="default")
         value = value[int(part)] if isinstance(value, list) else value[part]
     origin = entry.origin
     if origin["from"] == "merged":
         name = key.removeprefix(f"{top}.")
         entries = origin["entries"]
-        parts = entries if name not in entries else {name: entries[name]}
-        below = tuple(
-            Step(text=origin_words(one, built.places.get(f"{top}.{part}")), end=one["from"])
-            for part, one in parts.items()
-        )
+        if name in entries:
+            words = origin_words(entries[name], built.places.get(key))
+            below: tuple[Step, ...] = (Step(text=words, end=entries[name]["from"]),)
+        else:
+            below = tuple(trace_key(built, f"{top}.{part}") for part in entries)
     else:
         # Of a mapping that something else gave, the recipe may say some entries itself.
-        if key.removeprefix(f"{top}.") in origin.get("recipe", ()):
-            origin = {"from": "recipe"}
-        inputs = tuple(trace_key(built, one) for one in origin.get("inputs", ()))
-        words = origin_words(origin, built.places.get(key) or entry.place)
-        below = (Step(text=words, end=origin["from"], below=inputs),)
+        own = origin.get("recipe", ())
+        if key.removeprefix(f"{top}.") in own:
+            origin, own = {"from": "recipe"}, ()
+        inputs = origin.get("inputs", NAMED_BY.get(origin["from"], ()))
+        words = origin_words({**origin, "recipe": ()}, built.places.get(key) or entry.place)
+        below = (Step(text=words, end=origin["from"], below=tuple(trace_key(built, one) for one in inputs)),)
+        if key == top:
+            below += tuple(trace_key(built, f"{top}.{part}") for part in own)
     return Step(text=f"{key} = {json.dumps(value, ensure_ascii=False)}", below=below)
 
 
@@ -91,10 +99,8 @@ def _causes(built: Built, path: str, number: int, line: str) -> Iterator[Step]:
         yield from _planned(built, number)
     elif path in TEMPLATES:
         yield from _rendered(built, path, number, line)
-    elif path == "chat_template.jinja":
-        yield Step(
-            text="a copy of the file that the recipe names", below=(trace_key(built, "tokenizer.chat_template"),)
-        )
+    elif copied := _copied(built, path, number):
+        yield copied
     elif path == MANIFEST:
         yield Step(text="digests of what was made, and of what it was made from", end="sftc")
     elif path == SUMS:
@@ -103,6 +109,20 @@ def _causes(built: Built, path: str, number: int, line: str) -> Iterator[Step]:
         yield Step(text="where the recipe states a value; it is no part of what runs", end="sftc")
     else:
         yield Step(text="a copy of an input", end="sftc")
+
+
+def _copied(built: Built, path: str, number: int) -> Step | None:
+    """The keys behind a copy of an input: those that name the file, or of a lock the one that a line is about."""
+    if path == LOCK:
+        pointers = [split(pointer) for pointer in _around(built.texts[path], number)]
+        keys = dict.fromkeys(parts[1] for parts in pointers if parts[0] == "inputs" and len(parts) > 1)
+        below = tuple(trace_key(built, re.sub(r"\[(\d+)\]", r".\1", key)) for key in keys)
+        return Step(text="a copy of the lock beside the recipe, written by `sftc lock`", end="sftc", below=below)
+    keys = {f"hooks.{hook['name']}": None for hook in built.plan["hooks"] if hook["target"].startswith(f"{path}:")}
+    if path == CHAT_TEMPLATE:
+        keys = {"tokenizer.chat_template": None}
+    named = tuple(trace_key(built, key) for key in keys)
+    return Step(text="a copy of the file that the recipe names", below=named) if named else None
 
 
 def _argument(built: Built, path: str, line: str) -> Step:
@@ -125,19 +145,24 @@ def _decided(built: Built, item: dict[str, Any]) -> Step:
 
 def _planned(built: Built, number: int) -> Iterator[Step]:
     """The values of plan.json that start on a line; of a value that spans lines, the one that the line is in."""
-    places = _places(built.texts[PLAN])
-    around = [pointer for pointer, first, last in places if first <= number <= last]
-    starting = [pointer for pointer, first, _ in places if first == number]
+    around = _around(built.texts[PLAN], number)
+    starting = [pointer for pointer, first, _ in _places(built.texts[PLAN]) if first == number]
     shallowest = min(starting, key=lambda pointer: pointer.count("/"), default=None)
     pointer = shallowest or max(around, key=lambda pointer: pointer.count("/"), default="")
     yield from _pointed(built, split(pointer))
 
 
+def _around(text: str, number: int) -> list[str]:
+    """Pointers of the values of a JSON document that a line is in."""
+    return [pointer for pointer, first, last in _places(text) if first <= number <= last]
+
+
 @cache
 def _places(text: str) -> list[tuple[str, int, int]]:
     """Each value of a JSON document: its pointer, and the lines from its key to its end."""
-    document, _ = load(SourceFile(name=PLAN, text=text, sha256=""))
-    assert document is not None, "a plan is a mapping"
+    document, _ = load(SourceFile(name="", text=text, sha256=""))
+    if document is None:  # edited until it is none
+        return []
     return [
         (pointer, (place.key or place.value).line, place.value.end_line)
         for pointer, place in document.places.items()

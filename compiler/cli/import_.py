@@ -51,9 +51,21 @@ OPTIONS = (
     click.option("--force", is_flag=True, help="Overwrite FILE."),
     click.option("--draft", is_flag=True, help="Write what there is even if errors remain; the exit code says so."),
     click.option("--task", type=click.Choice(["sft", "pretrain"]), help="Where the source does not say what it is."),
-    click.option("--set", "given", multiple=True, callback=_given, metavar="KEY=VALUE", help="A value of the recipe."),
     click.option(
-        "--env", "variables", multiple=True, callback=_variables, metavar="VAR=VALUE", help="A variable of the source."
+        "--set",
+        "given",
+        multiple=True,
+        callback=_given,
+        metavar="KEY=VALUE",
+        help="A value of the recipe, before what the source says; repeatable.",
+    ),
+    click.option(
+        "--env",
+        "variables",
+        multiple=True,
+        callback=_variables,
+        metavar="VAR=VALUE",
+        help="What a variable of the source holds; repeatable.",
     ),
     report_format,
 )

@@ -37,6 +37,7 @@ def init(preset: str | None, output: Path | None) -> None:
     Examples:
       sftc init
       sftc init -o recipe.yaml
+      sftc init --preset llama-3.2-1b -o recipe.yaml
     """
     text = render_recipe(preset or "my-run", preset)
     if output is None:

@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sftc.compiler.compile import artifacts, check_recipe
 
 FAKE = """#!/usr/bin/env bash
 printf '%s\\0' "${0##*/}" "$@" >> "$RECORD"
@@ -137,3 +141,63 @@ def test_the_root_is_where_the_user_stands_or_sftc_root(hostile, tmp_path, fakes
     assert launch(hostile, elsewhere, fakes, "--dry-run").stdout.splitlines()[0] == f"cd -- {elsewhere}"
     fakes["SFTC_ROOT"] = "/srv/run data"
     assert launch(hostile, elsewhere, fakes, "--dry-run").stdout.splitlines()[0] == "cd -- /srv/run\\ data"
+
+
+HOSTILE = st.lists(
+    st.sampled_from(["$(touch pwned)", "`touch pwned`", "; touch pwned", "${HOME}", "'", '"', "\\", "\\\\", "!", "*"])
+    | st.sampled_from(
+        ["-x", "--", "#", "&&", "|", ">pwned", "<", "~", "{a,b}", "[a]", "?", "%s", "\\n", " ", "  ", "="]
+    )
+    | st.text(alphabet=st.characters(exclude_categories=["C", "Z"], include_characters=" "), max_size=4),
+    min_size=1,
+    max_size=5,
+).map("".join)
+PLACES = (
+    "tokenizer.path",
+    "data.train_data_path",
+    "model.load",
+    "checkpoint.save",
+    "logging.run_path",
+    "megatron.path",
+    "launch.environment.GREETING",
+    "launch.environment.OTHER",
+    "launch.slurm.account",
+)
+
+
+@settings(
+    max_examples=40,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(values=st.fixed_dictionaries({}, optional=dict.fromkeys(PLACES, HOSTILE)), folder=HOSTILE)
+def test_random_strings_arrive_as_the_plan_says(tmp_path, repo_root, fakes, values, folder):
+    """Each value that the compiler accepts, in each place at once, in a directory of any name."""
+    case = repo_root / "tests/golden/cases/slurm-3d.yaml"
+    first = check_recipe(case, "r.yaml", [f"{key}={json.dumps(value)}" for key, value in values.items()])
+    refused = {str(item.pointer).removeprefix("/").replace("/", ".") for item in first.diagnostics}
+    accepted = {key: value for key, value in values.items() if key not in refused}
+    checked = check_recipe(case, "r.yaml", [f"{key}={json.dumps(value)}" for key, value in accepted.items()])
+    assert checked.plan is not None, checked.diagnostics
+    build = tmp_path / f"build {folder}".replace("/", "|")
+    build.mkdir(exist_ok=True)
+    for artifact in artifacts(checked):
+        (build / artifact.path).write_bytes(artifact.content)
+    Path(fakes["RECORD"]).unlink(missing_ok=True)
+    done = launch(build, tmp_path, fakes)
+    assert (done.returncode, done.stderr) == (0, "")
+    prepare = ["python3", "-m", "sftc.runtime", "prepare", str(build)]
+    meeting = ["--rdzv-endpoint", "first-node:29500"]
+    train = ["torchrun", *checked.plan.torchrun, *meeting, "-m", "sftc.runtime", "train", str(build)]
+    assert recorded(fakes) == [*prepare, *train]
+    seen = dict(item.split("=", 1) for item in Path(fakes["RECORD"] + ".environment").read_text().split("\0") if item)
+    assert {one.name: seen[one.name] for one in checked.plan.environment} == {
+        one.name: one.value for one in checked.plan.environment
+    }
+    for key, value in accepted.items():
+        if key.startswith("launch.environment."):
+            assert seen[key.rpartition(".")[2]] == value
+    assert not list(tmp_path.rglob("pwned"))
+    subprocess.run(["bash", "-n", build / "launch.sbatch"], check=True, env=fakes)

@@ -11,6 +11,7 @@ import pytest
 from sftc.compiler.cli import cli, exits
 from sftc.compiler.codes import CODES
 from sftc.compiler.compile import artifacts, check_recipe
+from sftc.compiler.hooks import PREFIX
 from sftc.compiler.reporters import REPORTERS
 from sftc.compiler.schemas import leaves
 
@@ -59,12 +60,14 @@ def parameter_words(parameter: click.Parameter) -> str:
 
 
 def files() -> Iterator[str]:
-    """Of every golden build dir together."""
+    """Of recipes that reach every artifact together; a hook's file has the name that its author gave it."""
     found: dict[str, set[str]] = {}
-    for recipe in (HERE / "cases/slurm-3d.yaml", HERE.parents[1] / "recipes/quickstart/recipe.yaml"):
+    cases = (HERE / f"cases/{name}.yaml" for name in ("slurm-3d", "derived"))
+    shipped = (HERE.parents[1] / f"recipes/{name}/recipe.yaml" for name in ("quickstart", "hooks"))
+    for recipe in (*cases, *shipped):
         checked = check_recipe(recipe, recipe.name)
         for artifact in artifacts(checked):
-            keys = found.setdefault(artifact.path, set())
+            keys = found.setdefault("hook_*.py" if artifact.path.startswith(PREFIX) else artifact.path, set())
             if artifact.path.endswith(".json"):
                 keys.update(json_keys(json.loads(artifact.content)))
     for path in sorted(found):

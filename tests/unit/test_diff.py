@@ -98,6 +98,25 @@ def test_markdown_holds_what_it_shows(tmp_path: Path) -> None:
     assert len(opened) % 2 == 0
 
 
+def test_the_reasons_of_a_mapping_are_those_of_its_entries(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(QUICKSTART.replace("launch:\n", "launch:\n  environment: {A: one, B: two}\n"))
+    (tmp_path / "run.yaml").write_text("base: base.yaml\nname: run\nlaunch: {environment: {B: three}}\n")
+    sides = []
+    for overrides in ((), ("launch.environment.C=four",)):
+        checked = check_recipe(tmp_path / "run.yaml", "run.yaml", overrides)
+        assert checked.plan is not None, checked.diagnostics
+        sides.append(built_of(artifacts(checked), "run.yaml"))
+    found = compare(sides[0], sides[1], plan_only=True)
+    assert FORMATS["text"](found, False) == (
+        "launch.environment\n"
+        '  - {"A": "one", "B": "three"}  (A: base.yaml, B: the recipe)\n'
+        '  + {"A": "one", "B": "three", "C": "four"}  (A: base.yaml, B: the recipe, C: --set)\n'
+    )
+    assert "<br>A: base.yaml, B: the recipe |" in FORMATS["markdown"](found, False)
+    new = json.loads(FORMATS["json"](found, False))["changes"]["/values/launch/environment"]["new"]
+    assert new["origin"]["entries"]["C"] == {"from": "override"}
+
+
 def test_colour_changes_nothing_but_colour(tmp_path: Path) -> None:
     found = compare(built(tmp_path, "a.yaml"), built(tmp_path, "b.yaml", ("lr: 2.0e-3", "lr: 1.0e-3")))
     plain, painted = (FORMATS["text"](found, colour) for colour in (False, True))

@@ -20,6 +20,7 @@ from sftc.compiler.presets import hub_names, not_offered, preset, preset_names
 from sftc.compiler.schemas import leaves, recipe_schema
 
 LONGEST_MENU = 12
+FOLDERS = (".", "codes", "commands")
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
@@ -178,6 +179,17 @@ def test_every_command_has_an_example_that_names_it() -> None:
         assert context.command_path in examples, context.command_path
         seen += 1
     assert seen >= len(COMMANDS)
+
+
+def test_the_index_names_every_page() -> None:
+    """Those of codes and commands through their own indices."""
+    linked = {
+        folder: set(re.findall(r"\]\(([^)#:]+)", (DOCS / folder / "README.md").read_text())) for folder in FOLDERS
+    }
+    top = {path.name for path in DOCS.glob("*.md")} - {"README.md"}
+    assert linked["."] - {"../README.md", "../CONTRIBUTING.md"} == top | {"codes/README.md", "commands/README.md"}
+    for folder in ("codes", "commands"):
+        assert linked[folder] == {path.name for path in (DOCS / folder).iterdir()} - {"README.md"}
 
 
 @pytest.mark.parametrize("page", sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")))

@@ -1,13 +1,15 @@
 """Codes, keys and options in words, and every line of every golden build dir down to where it comes from."""
 
 import re
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from sftc.compiler.built import read_built
+from sftc.compiler.built import built_of, read_built
 from sftc.compiler.codes import CODES
+from sftc.compiler.compile import artifacts, check_recipe
 from sftc.compiler.explain import Unknown, completions, explain_code, explain_key, explain_option, find_key
 from sftc.compiler.options import option_table
 from sftc.compiler.origins import ARGUMENT_FILES
@@ -165,3 +167,88 @@ def test_completion_knows_codes_keys_and_options() -> None:
     assert "train.lr_warmup_iters" in completions("train.lr_w")
     assert "--lr-warmup-iters" in completions("--lr-w")
     assert completions("no such") == []
+
+
+HOUSE = """\
+task: {is_instruction_dataset: true}
+tokenizer: {path: tokenizer}
+data: {train_data_path: train.jsonl}
+train: {train_iters: 10, global_batch_size: 8, seq_length: 128, lr: 1e-3}
+launch: {nproc_per_node: 8, environment: {A: one, B: two}}
+"""
+RUN = """\
+base: house.yaml
+name: run
+model: {MODEL, init: random, transformer_impl: transformer_engine}
+megatron: {args: {manual_gc: true}}
+launch: {environment: {B: three}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "key", "told"),
+    [
+        ("preset: gpt-oss-20b", "train.seq_length", "train.seq_length = 128|  house.yaml:4:60"),
+        ("preset: gpt-oss-20b", "train.lr", "train.lr = 0.002|  --set, <command-line>:1:16"),
+        ("preset: gpt-oss-20b", "launch.environment.B", 'launch.environment.B = "three"|  run.yaml:5:27'),
+        ("preset: gpt-oss-20b", "launch.environment.D", "launch.environment.D: not set"),
+        (
+            "preset: gpt-oss-20b",
+            "launch.environment",
+            'launch.environment = {"A": "one", "B": "three", "C": "four"}'
+            '|  launch.environment.A = "one"|    house.yaml:5:46'
+            '|  launch.environment.B = "three"|    run.yaml:5:27'
+            '|  launch.environment.C = "four"|    --set, <command-line>:2:28',
+        ),
+        (
+            "preset: gpt-oss-20b",
+            "model.num_layers",
+            'model.num_layers = 24|  preset gpt-oss-20b|    model.preset = "gpt-oss-20b"|      run.yaml:3:17',
+        ),
+        ("preset: gpt-oss-20b", "megatron.args.manual_gc", "megatron.args.manual_gc = true|  run.yaml:4:30"),
+        ("hf: m", "model.num_layers", 'model.num_layers = 2|  config.json|    model.hf = "m"|      run.yaml:3:13'),
+        ("hf: m", "train.micro_batch_size", "train.micro_batch_size = 1|  default"),
+        ("hf: m", "checkpoint.save", 'checkpoint.save = "runs/run/checkpoints"|  derived: run_path + /checkpoints'),
+    ],
+)
+def test_every_origin_is_explained(tmp_path: Path, model: str, key: str, told: str) -> None:
+    (tmp_path / "house.yaml").write_text(HOUSE)
+    (tmp_path / "run.yaml").write_text(RUN.replace("MODEL", model))
+    (tmp_path / "m").mkdir()
+    shutil.copy(ROOT / "tests/errors/configs/config.json", tmp_path / "m")
+    checked = check_recipe(tmp_path / "run.yaml", "run.yaml", ("train.lr=2e-3", "launch.environment.C=four"))
+    assert checked.plan is not None, checked.diagnostics
+    text = explain_key(find_key(key), built_of(artifacts(checked), "d"))
+    answer = "|".join(line[2:] for line in text.partition("in d:\n")[2].splitlines())
+    assert answer.startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("golden", "path", "start", "told"),
+    [
+        ("hooks", "hook_weighted_answers.py", "def loss", {"hooks.datasets_provider", "hooks.loss"}),
+        ("hooks", "hook_confidence.py", "", {"hooks.metrics"}),
+        ("hooks", "forward_step.py", "METRICS_HOOK", {"hooks.metrics"}),
+        ("hooks", "forward_step.py", 'takes="losses', {"hooks.loss"}),
+        ("hooks", "forward_step.py", "RUN_PATH", {"data.train_data_path", "logging.run_path"}),
+        ("derived", "recipe.lock", '"kind": "rows"', {"data.sources.0.path"}),
+        ("derived", "recipe.lock", '"tokenizer.path"', {"tokenizer.path"}),
+        ("derived", "recipe.lock", '"lock_version"', set()),
+    ],
+)
+def test_lines_of_copies_and_of_hooks_lead_to_the_keys_that_name_them(
+    golden: str, path: str, start: str, told: set[str]
+) -> None:
+    built = read_built(ROOT / "tests/golden/expected" / golden, "d")
+    lines = built.texts[path].splitlines()
+    number = next(number for number, line in enumerate(lines, 1) if line.strip().startswith(start))
+    found = {step.text.partition(" = ")[0] for step in steps(trace_line(built, path, number)) if " = " in step.text}
+    assert told <= found
+    assert told or not found
+
+
+def test_a_lock_that_was_edited_away_is_still_a_copy(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "tests/golden/expected/derived", tmp_path / "d")
+    (tmp_path / "d/recipe.lock").write_text("{\n")
+    (step,) = trace_line(read_built(tmp_path / "d", "d"), "recipe.lock", 1).below
+    assert list(step.ends()) == ["sftc"]
