@@ -23,11 +23,12 @@ def skip_compilation() -> None:
 def mend_distributed_optimizer() -> None:
     """Let the distributed optimizer resume over torch's AdamW, which Megatron takes where TE and Apex are missing.
 
-    Three defects. To load, Megatron asks the fresh optimizer for its state, and `state_dict()` asserts that all
+    Four defects. To load, Megatron asks the fresh optimizer for its state, and `state_dict()` asserts that all
     its parameters agree on one step, of which a fresh optimizer has none (`len(steps) == 1` fails on zero). Then
     `load_state_dict()` copies into fp32 parameters in place, which autograd forbids for a view of a leaf. And it leaves
     all parameters one common step tensor, set back to what it was before loading: AdamW would count it up once per
     parameter and correct the bias of its averages as if they were young. The saved step is in the parameter groups.
+    States that can be resharded are read without one, and then asked for it.
     """
     import torch
 
@@ -51,7 +52,14 @@ def mend_distributed_optimizer() -> None:
             for parameter in group["params"]:
                 self.optimizer.state[parameter]["step"] = torch.tensor(step)
 
+    fill = cls._set_main_param_and_optimizer_states
+
+    @wraps(fill)
+    def filled(self: Any, model_param: Any, tensors: dict[str, Any]) -> None:
+        fill(self, model_param, {"step": None, **tensors})
+
     cls.state_dict, cls.load_state_dict = state_dict, load_state_dict
+    cls._set_main_param_and_optimizer_states = filled
 
 
 def mend_learning_rate() -> None:
