@@ -4,7 +4,7 @@ import click
 
 from ..schemas import load_schema, schema_text
 
-NAMES = ("recipe", "plan", "manifest", "diagnostics")
+NAMES = ("recipe", "plan", "manifest", "lock", "diagnostics")
 
 
 @click.command()
