@@ -95,7 +95,7 @@ def test_diff_of_recipes_and_build_dirs(run_line, recipe, tmp_path):
 
 def test_schema_prints_the_file(run_line):
     assert run_line("sftc schema").stdout == schema_text("recipe.schema.json")
-    for name in ("recipe", "plan", "manifest", "diagnostics"):
+    for name in ("recipe", "plan", "manifest", "lock", "diagnostics"):
         assert json.loads(run_line(f"sftc schema {name}").stdout)["title"].startswith("sftc")
         assert f"\n{name} " in "\n" + run_line("sftc schema --list").stdout
     assert run_line("sftc schema nonsense").returncode == 2
