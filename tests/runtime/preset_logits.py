@@ -12,7 +12,6 @@ import json
 import os
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 import transformers
@@ -154,7 +153,7 @@ def megatron_model(words, native):
     args.rank, args.world_size = 0, 1
     validate_args(args, {})
     config = core_transformer_config_from_args(args)
-    spec = layer_spec(SimpleNamespace(transformer=config)) if native else local_spec(config)
+    spec = layer_spec(config) if native else local_spec(config)
     return GPTModel(
         config,
         spec,
