@@ -5,6 +5,7 @@ import importlib
 import multiprocessing
 import os
 import threading
+from collections.abc import Callable
 from functools import wraps
 from multiprocessing.connection import wait
 from multiprocessing.managers import SyncManager
@@ -37,7 +38,8 @@ def mend_save_helper() -> None:
 def mend_async_worker() -> None:
     """Let asynchronous saving work without a GPU, and a worker that has died end its rank.
 
-    The worker divides by the number of GPUs. And a rank waits for it without end, whatever has become of it.
+    The worker divides by the number of GPUs, and writes what the rank is changing meanwhile (`_copying`). And a rank
+    waits for it without end, whatever has become of it.
     """
     caller: Any = importlib.import_module(f"{STRATEGIES}.async_utils").PersistentAsyncCaller
     start, close = caller._get_process, caller.close
@@ -69,7 +71,25 @@ def write_beside(*args: Any) -> None:
     from .. import cpu
 
     cpu.activate()
+    writer: Any = importlib.import_module(f"{STRATEGIES}.filesystem_async").FileSystemWriterAsync
+    writer.preload_tensors = staticmethod(_copying(writer.preload_tensors))
     importlib.import_module(f"{STRATEGIES}.async_utils").PersistentAsyncCaller.async_loop(*args)
+
+
+def _copying(preload: Callable[..., Any]) -> Callable[..., Any]:
+    """The step for which the rank waits, with what lies in the host's memory copied, too.
+
+    Megatron copies from GPUs. The worker shares the host's tensors with the rank, which goes on to change them: the
+    checkpoint would hold states of a later iteration than it says.
+    """
+
+    def preloaded(*args: Any, **kwargs: Any) -> Any:
+        return [
+            (file, key, (data, [(item, tensor.clone() if tensor.is_shared() else tensor) for item, tensor in tensors]))
+            for file, key, (data, tensors) in preload(*args, **kwargs)
+        ]
+
+    return preloaded
 
 
 def _miss(process: Any, is_expected: threading.Event) -> None:
