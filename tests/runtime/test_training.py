@@ -231,7 +231,7 @@ def test_a_gpu_that_is_too_small_is_no_crash(tmp_path: Path) -> None:
     assert ended.status == 1
     lines = [line for line in ended.stderr.splitlines() if line.startswith(("error: ", "help: "))]
     assert lines[0] == "error: rank 0 has not enough memory on its GPU: CUDA out of memory. Tried to allocate 2.00 GiB."
-    assert lines[1].startswith("help: more recomputation")
+    assert lines[1].startswith("help: recompute more")
     assert "Traceback" not in ended.stderr
 
 
