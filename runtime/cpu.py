@@ -26,8 +26,10 @@ def activate() -> None:
 
 
 def _activate_torch() -> None:
-    # Megatron fuses small functions with torch.compile, which on a CPU costs a C++ build per process
+    # Megatron fuses small functions with torch.compile, which on a CPU costs a C++ build per process. Told so, torch would
+    # still import its compilers at each such function: more than a second of every start
     os.environ["TORCHDYNAMO_DISABLE"] = "1"
+    torch.compile = _uncompiled
     # Megatron insists on it for tensor and context parallelism, where it orders kernels of a GPU
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
     OnCpu().__enter__()  # type: ignore[no-untyped-call]
@@ -42,6 +44,11 @@ def _activate_torch() -> None:
     for check in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"):
         if hasattr(torch.optim.Optimizer, check):
             setattr(torch.optim.Optimizer, check, lambda _: None)
+
+
+def _uncompiled(model: Any = None, **_: Any) -> Any:
+    """In the place of torch.compile, called or as a decorator."""
+    return model if model is not None else lambda function: function
 
 
 def _activate_megatron() -> None:
