@@ -3,7 +3,7 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from .atomic import replacing
 
@@ -42,7 +42,12 @@ def read(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    return [line for text in texts if (line := _line(text)) is not None]
+    try:
+        # All at once takes half the time, and is possible where no line is torn.
+        lines = json.loads(f"[{','.join(texts)}]")
+    except ValueError:
+        lines = [_parsed(text) for text in texts]
+    return [line for line in lines if _is_line(line)]
 
 
 def newest(path: Path, *keys: str) -> dict[str, dict[str, Any]]:
@@ -62,17 +67,20 @@ def newest(path: Path, *keys: str) -> dict[str, dict[str, Any]]:
             rest, whole = (head, texts) if end else (b"", [head, *texts])
             for text in reversed(whole):
                 wanted = [key for key in keys if key not in found and f'"{key}"'.encode() in text]
-                line = _line(text.decode("utf-8", "replace")) if wanted else None
-                found |= {key: line for key in wanted if line is not None and key in line}
+                line = _parsed(text.decode("utf-8", "replace")) if wanted else None
+                found |= {key: line for key in wanted if _is_line(line) and key in line}
     return found
 
 
-def _line(text: str) -> dict[str, Any] | None:
+def _parsed(text: str) -> Any:
     try:
-        line = json.loads(text)
+        return json.loads(text)
     except ValueError:
         return None
-    return line if isinstance(line, dict) and isinstance(line.get("iteration"), int) else None
+
+
+def _is_line(line: Any) -> TypeGuard[dict[str, Any]]:
+    return isinstance(line, dict) and isinstance(line.get("iteration"), int)
 
 
 def is_evaluated(run_path: Path, iteration: int) -> bool:
