@@ -77,8 +77,8 @@ def _cards(run: Run, points: Mapping[str, Sequence[Point]]) -> list[tuple[str, s
     speeds = [value for _, value in points["tokens_per_second"] if value is not None]
     memory = [value for _, value in points["memory_bytes"] if value is not None]
     tokens = sum(int(value) for _, value in points["supervised_tokens"] if value is not None)
-    first = f"{finite[0][0]:.4g} at iteration {finite[0][1]:,}" if finite else ""
-    cards = [("training loss", _shown(run.loss, ".4f"), f"from {first}" if first else "nothing was logged")]
+    first = f"from {finite[0][0]:.4g} at iteration {finite[0][1]:,}" if finite else "never finite"
+    cards = [("training loss", _shown(run.loss, ".4f"), first if losses else "nothing was logged")]
     if valid:
         note = f"best {best[0]:.4f}, iteration {best[1]:,}" if best else "never finite"
         cards.append(("validation loss", _shown(run.valid_loss, ".4f"), note))

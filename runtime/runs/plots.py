@@ -75,7 +75,7 @@ def plot(
     return {
         "title": title,
         "notes": notes,
-        "is_empty": not curves,
+        "empty": "" if finite else "no value is finite" if curves else "nothing was logged",
         "lines": lines,
         "missing": [_share(across(at)) for at in sorted({at for at, _ in thinned([(at, 0.0) for at in missing])})],
         "restarts": [
@@ -119,8 +119,8 @@ def thinned(points: Sequence[Point]) -> Sequence[Point]:
 
 
 def running_mean(points: Sequence[Point], reach: int) -> list[Point]:
-    """Of a value and up to `reach` on either side, as many on one as on the other: it lags nowhere. At most about
-    2 * BUCKETS of them, evenly spread.
+    """Of a value and up to `reach` on either side, as many on one as on the other, so that it does not lag; at the ends
+    still of some, or it would be as restless there as the values. At most about 2 * BUCKETS, evenly spread.
     """
     sums = [0.0, *accumulate(0.0 if value is None else value for _, value in points)]
     counts = [0, *accumulate(int(value is not None) for _, value in points)]
@@ -128,8 +128,8 @@ def running_mean(points: Sequence[Point], reach: int) -> list[Point]:
     last = len(points) - 1
     for place in [*range(0, last, max(1, len(points) // (2 * BUCKETS))), last]:
         at, value = points[place]
-        wide = min(reach, place, last - place)
-        low, high = place - wide, place + wide + 1
+        wide = max(min(reach, place, last - place), reach // 4)
+        low, high = max(place - wide, 0), min(place + wide, last) + 1
         mean = None if value is None else (sums[high] - sums[low]) / (counts[high] - counts[low])
         found.append((at, mean))
     return found
