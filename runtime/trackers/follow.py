@@ -31,6 +31,9 @@ class Tracker(Protocol):
     def open(self, identity: str | None) -> str:
         """Go on with the run of that id, or begin one; the id."""
 
+    def held(self) -> Mapping[str, int] | None:
+        """The last iteration of each kind, `train` and `valid`, by the service itself; None if it cannot be asked."""
+
     def log(self, lines: Sequence[tuple[int, Mapping[str, float]]], *, before: int) -> None:
         """Iterations and what was measured; `before`: how many lines were sent so far, over all starts."""
 
@@ -75,6 +78,7 @@ class Follower:
     def _follow(self) -> None:
         try:
             self._state["id"] = self._tracker.open(self._state["id"])
+            self._state |= self._tracker.held() or {}
             self._keep()
             is_open = True
             while is_open:

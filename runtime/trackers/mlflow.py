@@ -9,6 +9,7 @@ from ..record import epoch_seconds
 
 STATUS = {"complete": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 MOST_METRICS, MOST_PARAMS = 1000, 100  # of one call of log_batch, MLflow's own limits
+ALWAYS = {"train": "train/supervised_tokens", "valid": "valid/loss"}  # in every line, and finite as a rule
 LONGEST = 6000  # characters of a parameter
 
 
@@ -43,6 +44,10 @@ class Mlflow:
         self._run_id = str(self._client.create_run(experiment, run_name=self.run_name, tags=tags).info.run_id)
         self._log_config()
         return self._run_id
+
+    def held(self) -> dict[str, int]:
+        found = {kind: self._client.get_metric_history(self._run_id, name) for kind, name in ALWAYS.items()}
+        return {kind: max((metric.step for metric in history), default=0) for kind, history in found.items()}
 
     def log(self, lines: Sequence[tuple[int, Mapping[str, float]]], *, before: int) -> None:  # noqa: ARG002
         from mlflow.entities import Metric

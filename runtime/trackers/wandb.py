@@ -8,6 +8,9 @@ from typing import Any
 
 WITHOUT_A_KEY = ("offline", "disabled", "dryrun", "shared")
 
+# How long W&B may keep lines before it writes them to its file. A kill of the process loses them.
+FLUSH, FLUSH_SECONDS = "x_transaction_log_flush_interval", 1.0
+
 
 @dataclass(slots=True, kw_only=True)
 class Wandb:
@@ -31,6 +34,8 @@ class Wandb:
         import wandb
 
         settings = wandb.Settings(console="off", silent=True)
+        if hasattr(settings, FLUSH):
+            setattr(settings, FLUSH, FLUSH_SECONDS)
         mode: Any = self.mode or settings.mode
         if mode not in WITHOUT_A_KEY and wandb.api.api_key is None:
             # wandb would ask for it, on the terminal.
@@ -54,6 +59,9 @@ class Wandb:
         self._run.define_metric("iteration", hidden=True)
         self._run.define_metric("*", step_metric="iteration")
         return identity
+
+    def held(self) -> None:
+        """Offline there is nobody to ask; online the answer may lag behind."""
 
     def log(self, lines: Sequence[tuple[int, Mapping[str, float]]], *, before: int) -> None:
         for step, (iteration, measured) in enumerate(lines, start=before):

@@ -21,9 +21,16 @@ MEAN = "<script>document.title='pwned'</script><img src=x onerror=alert(1)>"
 TEXTS = (".soft", ".state", ".about", ".card .note", ".card dt", "thead th", "summary", ".outcome", "footer p")
 TEXTS += (".kicker", ".readout", ".readout b", ".notes", ".up", ".across", ".origin", ".bar span", ".notices li")
 RESTARTED = (
-    {"iteration": 0, "start": "random", "outcome": "stopped", "why": "SIGUSR1", "at": 60},
-    {"iteration": 60, "start": "resume", "slurm_job_id": "81723", "slurm_restart_count": "1"},
-    {"iteration": 90, "start": "resume", "outcome": "failed", "why": f"rank 1 failed: {MEAN}", "at": 150},
+    {"iteration": 0, "start": "random", "outcome": "stopped", "why": "SIGUSR1", "at": 60, "hours": (0, 4)},
+    {"iteration": 60, "start": "resume", "slurm_job_id": "81723", "slurm_restart_count": "1", "hours": (5, 9)},
+    {
+        "iteration": 90,
+        "start": "resume",
+        "outcome": "failed",
+        "why": f"rank 1 failed: {MEAN}",
+        "at": 150,
+        "hours": (11, 14),
+    },
 )
 
 
@@ -46,12 +53,17 @@ def write_run(
     bundle = read_bundle(build)
     keep_build(folder, build, bundle.files)
     for start in starts:
-        facts = {key: value for key, value in start.items() if key not in ("outcome", "why", "at")}
+        facts = {key: value for key, value in start.items() if key not in ("outcome", "why", "at", "hours")}
         record = RunRecord(folder, name="quickstart", manifest=bundle.digest)
         record.started(**{"start": "random", "device": "cpu", "world_size": 1, "arguments": ["--lr", "1"], **facts})
         if "outcome" in start:
             at = start["at"] or iterations
             record.ended(iteration=at, outcome=start["outcome"], why=start.get("why"))
+    content = json.loads((folder / "run.json").read_text())
+    for kept, start in zip(content["starts"], starts, strict=True):
+        moments = [f"2026-01-01T{hour:02}:00:00+00:00" for hour in start.get("hours", (0, 1))]
+        kept |= dict(zip(("started", "ended"), moments, strict=True)) if "ended" in kept else {"started": moments[0]}
+    (folder / "run.json").write_text(json.dumps(content))
     gone = set(not_finite)
     with (folder / "metrics.jsonl").open("w") as file:
         for at in range(1, iterations + 1):
