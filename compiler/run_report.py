@@ -25,10 +25,16 @@ def write_report(path: Path, facts: Mapping[str, Any], build: Path, manifest: st
 def build_facts(build: Path, manifest: str | None) -> dict[str, Any]:
     """The plan with its origins, the SFT flag and the digests; all empty where the copy is missing or torn."""
     try:
-        built = read_built(build, str(build), needs_places=False)
+        return _facts(read_built(build, str(build), needs_places=False), build, manifest)
     except NotBuilt as error:
-        empty: dict[str, Any] = {"task": [], "sections": [], "outputs": [], "inputs": [], "description": ""}
-        return {**empty, "identity": "", "build_problems": [str(error)]}
+        problem = str(error)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # edited by hand
+        problem = f"the build in {build} cannot be read: {error!r}"
+    empty: dict[str, Any] = {"task": [], "sections": [], "outputs": [], "inputs": [], "description": ""}
+    return {**empty, "identity": "", "build_problems": [problem]}
+
+
+def _facts(built: Built, build: Path, manifest: str | None) -> dict[str, Any]:
     problems = [f"{name} in {build} is not what was compiled" for name in built.texts if built.is_edited(name)]
     found = read_sums(built.texts[SUMS].encode()).get(MANIFEST, "")
     if manifest is not None and manifest != found:

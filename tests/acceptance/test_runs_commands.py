@@ -137,6 +137,10 @@ def test_a_report_is_replaced_and_nothing_else_is(run_line, build: Path, tmp_pat
     assert run_line("sftc report run").returncode == 0
     page = (tmp_path / "run/report.html").read_text()
     assert "megatron.args in run/build is not what was compiled" in page
+    torn = (tmp_path / "run/build/manifest.json").read_text()[:-3]
+    (tmp_path / "run/build/manifest.json").write_text(torn)
+    assert run_line("sftc report run").returncode == 0
+    assert "the build in run/build cannot be read" in (tmp_path / "run/report.html").read_text()
     (tmp_path / "run/build/plan.json").unlink()
     assert run_line("sftc report run -o torn.html").returncode == 0
     assert "is no build dir" in (tmp_path / "torn.html").read_text()
