@@ -30,7 +30,14 @@ def build_facts(build: Path, manifest: str | None) -> dict[str, Any]:
         problem = str(error)
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # edited by hand
         problem = f"the build in {build} cannot be read: {error!r}"
-    empty: dict[str, Any] = {"task": [], "sections": [], "outputs": [], "inputs": [], "description": ""}
+    empty: dict[str, Any] = {
+        "task": [],
+        "sections": [],
+        "outputs": [],
+        "inputs": [],
+        "input_count": 0,
+        "description": "",
+    }
     return {**empty, "identity": "", "build_problems": [problem]}
 
 
@@ -39,12 +46,14 @@ def _facts(built: Built, build: Path, manifest: str | None) -> dict[str, Any]:
     found = read_sums(built.texts[SUMS].encode()).get(MANIFEST, "")
     if manifest is not None and manifest != found:
         problems.append(f"run.json names another build than the one in {build}: {manifest[:12]}, not {found[:12]}")
+    inputs = _digests(_inputs(built))
     return {
         "description": built.plan.get("description") or "",
         "task": [_task(built)],
         "sections": list(_sections(built)),
         "outputs": _digests(json.loads(built.texts[MANIFEST])["subject"]),
-        "inputs": _digests(_inputs(built)),
+        "inputs": inputs,
+        "input_count": len(inputs),
         "identity": found,
         "build_problems": problems,
     }
@@ -78,7 +87,8 @@ def _sections(built: Built) -> Iterable[dict[str, Any]]:
         sections.setdefault(section, [])
         into.setdefault(section, []).append(row)
     for section, rows in sections.items():
-        yield {"name": section, "stated": rows, "silent": silent.get(section, [])}
+        more = silent.get(section, [])
+        yield {"name": section, "stated": rows, "silent": more, "count": len(more)}
 
 
 def _inputs(built: Built) -> list[dict[str, Any]]:
