@@ -5,6 +5,7 @@ that a restarted run goes on there and is given what it missed. Iterations that 
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from queue import SimpleQueue
@@ -17,6 +18,7 @@ from ..metrics import FILE, read
 WAIT = 60.0  # seconds at the end of the training for what is still on its way
 LARGEST = 100  # lines that are sent at once
 REASON = 200  # characters of what a library says
+SIGN_IN = re.compile(r"://[^/\s@]+@")  # a user and a password in an address
 PREFIX = "valid_"
 
 type Line = Mapping[str, Any]
@@ -30,6 +32,9 @@ class Tracker(Protocol):
 
     def open(self, identity: str | None) -> str:
         """Go on with the run of that id, or begin one; the id."""
+
+    def where(self) -> str:
+        """At which place the run is seen, without anything secret."""
 
     def held(self) -> Mapping[str, int] | None:
         """The last iteration of each kind, `train` and `valid`, by the service itself; None if it cannot be asked."""
@@ -78,6 +83,7 @@ class Follower:
     def _follow(self) -> None:
         try:
             self._state["id"] = self._tracker.open(self._state["id"])
+            self._say(f"{self._tracker.name} follows this run: {self._tracker.where()}")
             self._state |= self._tracker.held() or {}
             self._keep()
             is_open = True
@@ -91,7 +97,7 @@ class Follower:
         # A library may raise anything, and give up by SystemExit.
         except (Exception, SystemExit) as error:
             self._has_failed = True
-            reason = next(iter(str(error).splitlines()), "")[:REASON]
+            reason = SIGN_IN.sub("://...@", next(iter(str(error).splitlines()), ""))[:REASON]
             self._warn(f"gets no more of this run ({type(error).__name__}: {reason}); {FILE} has it all")
 
     def _log(self, lines: Sequence[Line]) -> None:

@@ -45,6 +45,9 @@ class Mlflow:
         self._log_config()
         return self._run_id
 
+    def where(self) -> str:
+        return f"experiment `{self.experiment}`, run {self._run_id}"
+
     def held(self) -> dict[str, int]:
         found = {kind: self._client.get_metric_history(self._run_id, name) for kind, name in ALWAYS.items()}
         return {kind: max((metric.step for metric in history), default=0) for kind, history in found.items()}

@@ -60,6 +60,9 @@ class Wandb:
         self._run.define_metric("*", step_metric="iteration")
         return identity
 
+    def where(self) -> str:
+        return str(self._run.url or f"offline, in `{self.run_path / 'wandb'}`")
+
     def held(self) -> None:
         """Offline there is nobody to ask; online the answer may lag behind."""
 

@@ -50,12 +50,15 @@ class Fake:
         self.opened_with = identity
         return identity or "one"
 
+    def where(self) -> str:
+        return "nowhere"
+
     def held(self) -> Mapping[str, int] | None:
         return None
 
     def log(self, lines: Sequence[tuple[int, Mapping[str, float]]], *, before: int) -> None:  # noqa: ARG002
         if any(iteration == self.failing_at for iteration, _ in lines):
-            raise ConnectionError("no route to host\nand more")
+            raise ConnectionError("no route to https://me:secret@host/\nand more")
         self.given += lines
 
     def close(self, outcome: str) -> None:
@@ -81,8 +84,8 @@ def follow(
 
 def test_a_restart_goes_on_and_sends_nothing_twice(tmp_path: Path) -> None:
     first, second = Fake(), Fake()
-    assert follow(tmp_path, first, range(1, 6), outcome="stopped") == []
-    assert follow(tmp_path, second, range(4, 8)) == []
+    assert follow(tmp_path, first, range(1, 6), outcome="stopped") == ["Fake follows this run: nowhere"]
+    assert follow(tmp_path, second, range(4, 8)) == ["Fake follows this run: nowhere"]
     assert (first.opened_with, second.opened_with) == (None, "one")
     assert (first.outcome, second.outcome) == ("stopped", "complete")
     train_lines = [iteration for iteration, line in first.given + second.given if "train/lm_loss" in line]
@@ -100,8 +103,10 @@ def test_another_build_in_the_same_directory_is_another_run(tmp_path: Path) -> N
 
 def test_a_failing_tracker_is_said_once_and_catches_up_at_the_next_start(tmp_path: Path) -> None:
     said = follow(tmp_path, Fake(failing_at=4), range(1, 8))
+    why = "ConnectionError: no route to https://...@host/"
     assert said == [
-        "WARNING: Fake gets no more of this run (ConnectionError: no route to host); metrics.jsonl has it all"
+        "Fake follows this run: nowhere",
+        f"WARNING: Fake gets no more of this run ({why}); metrics.jsonl has it all",
     ]
     sent = json.loads((tmp_path / "fake.json").read_text())["train"]
     assert sent < 4
@@ -165,6 +170,8 @@ def test_the_terminal_is_ours(twice: tuple[Path, Ended]) -> None:
     assert ended.status == 0, ended.stderr
     for text in (ended.stderr, (folder / "torchrun.err").read_text()):
         assert not [word for word in ("wandb:", "mlflow", "WARNING: ") if word in text], text
+        assert "W&B follows this run: offline, in `run/wandb`\n" in text
+        assert "MLflow follows this run: experiment `tests`, run " in text
     starts = json.loads((folder / "run/run.json").read_text())["starts"]
     assert [start.get("outcome") for start in starts] == [None, "complete"]
     assert starts[1]["iteration"] in (3, 6)
