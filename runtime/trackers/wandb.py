@@ -61,14 +61,14 @@ class Wandb:
         return identity
 
     def where(self) -> str:
-        return str(self._run.url or f"offline, in `{self.run_path / 'wandb'}`")
+        return f"offline, in `{self.run_path / 'wandb'}`" if self._run.offline else str(self._run.url)
 
     def held(self) -> None:
         """Offline there is nobody to ask; online the answer may lag behind."""
 
     def log(self, lines: Sequence[tuple[int, Mapping[str, float]]], *, before: int) -> None:
         for step, (iteration, measured) in enumerate(lines, start=before):
-            self._run.log({"iteration": iteration, **measured}, step=step)
+            self._run.log({"iteration": iteration, **measured}, step=step, commit=True)  # or it waits for the next one
 
     def close(self, outcome: str) -> None:
         if outcome == "stopped":
