@@ -45,12 +45,16 @@ class Built:
         return digest is not None and digest != hashlib.sha256(self.texts[path].encode()).hexdigest()
 
 
-def read_built(directory: Path, name: str) -> Built:
-    """The build dir at `directory`, called `name`. NotBuilt if it is none, or its plan cannot be read."""
+def read_built(directory: Path, name: str, *, needs_places: bool = True) -> Built:
+    """The build dir at `directory`, called `name`. NotBuilt if it is none, or its plan cannot be read.
+
+    needs_places: whether it is none without origins.json, which the copies in run directories may lack.
+    """
     texts = {}
     try:
         sums = (directory / SUMS).read_bytes()
-        for path in (*(path for path in read_sums(sums) if Path(path).name == path), SUMS, ORIGINS):
+        has_places = needs_places or (directory / ORIGINS).is_file()
+        for path in (*(path for path in read_sums(sums) if Path(path).name == path), SUMS, *([ORIGINS] * has_places)):
             texts[path] = (directory / path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise NotBuilt(f"{name} is no build dir: {error}") from None
@@ -68,7 +72,7 @@ def built_of(artifacts: Iterable[Artifact], name: str) -> Built:
 
 
 def _built(name: str, texts: Mapping[str, str]) -> Built:
-    plan, origins = json.loads(texts[PLAN]), json.loads(texts[ORIGINS])
+    plan, origins = json.loads(texts[PLAN]), json.loads(texts.get(ORIGINS, '{"keys": {}}'))
     places = {key: f"{at['file']}:{at['line']}:{at['column']}" for key, at in origins["keys"].items()}
     values = {"name": Entry(value=plan["name"], origin={"from": "recipe"}, place=places.get("name"))}
     if plan["description"] is not None:

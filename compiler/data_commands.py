@@ -8,6 +8,7 @@ from .plan import Plan
 from .render import render_page
 
 GENERATOR = '<meta name="generator" content="sftc data preview">'
+START = 512  # bytes in which a page says what wrote it
 
 
 def recipe_of(commands: Any, plan: Plan) -> Any:
@@ -15,12 +16,12 @@ def recipe_of(commands: Any, plan: Plan) -> Any:
     return commands.Recipe(name=plan.name, value=plan.__getitem__, chat_template=plan.chat_template)
 
 
-def is_page(path: Path) -> bool:
+def is_page(path: Path, generator: str = GENERATOR) -> bool:
     """Whether `path` may be replaced: it is free, or an older page. OSError if it cannot be read."""
     if not path.exists():
         return True
     with path.open("rb") as file:
-        return GENERATOR.encode() in file.read(512)
+        return generator.encode() in file.read(START)
 
 
 def write_page(path: Path, facts: dict[str, Any], plan: Plan) -> None:

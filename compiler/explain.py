@@ -11,7 +11,7 @@ from .codes import CODES
 from .megatron import key_options
 from .options import Option, managed_options, option_table
 from .pages import code_page
-from .schemas import leaves, recipe_schema
+from .schemas import leaves, optional_section, recipe_schema
 from .suggest import ADVICE, SYNONYMS, closest, key_paths
 from .trace import trace_key
 from .wording import LIMITS, menu, needed, written
@@ -144,6 +144,8 @@ def _default(key: str, schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "default", "not set" if schema["default"] is None else written(schema["default"])
     elif key.startswith("task.") or "[]" in key:
         yield "default", "not set"
+    elif section := optional_section(key):
+        yield "default", f"none: the key is required where there is a section `{section}`"
     else:
         yield "default", "none: the key is required"
 

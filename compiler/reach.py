@@ -3,12 +3,14 @@
 from importlib import import_module
 from typing import Any
 
-# The modules by what the compiler asks of them. Only that of config.json is needed for compiling, and it is light.
+# The modules by what the compiler asks of them. Only that of config.json is needed for compiling, and it is light; so
+# is that of runs.
 MODULES = {
     "config.json": "sftc.runtime.hf.config",
     "data": "sftc.runtime.data.commands",
     "export": "sftc.runtime.hf.commands",
     "lock": "sftc.runtime.lock.commands",
+    "runs": "sftc.runtime.runs.commands",
 }
 EXTRAS = {"data": "data", "export": "runtime"}
 

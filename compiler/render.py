@@ -178,13 +178,18 @@ def pad_to(plan: Plan) -> int:
 
 def supervised(plan: Plan) -> str:
     """Which tokens the loss is taken on, as a person would say it."""
-    if plan.task.kind == "pretrain":
+    return supervised_words(plan.task.kind, plan["data.loss_on"])
+
+
+def supervised_words(kind: str, loss_on: str) -> str:
+    """The same of `task.kind` and `data.loss_on`."""
+    if kind == "pretrain":
         return "every token"
     return {
         "assistant": "the assistant's tokens only",
         "last_turn": "the tokens of the last response only",
         "all": "every token of the conversation",
-    }[plan["data.loss_on"]]
+    }[loss_on]
 
 
 def slurm_directives(plan: Plan) -> list[tuple[str, SbatchWord]]:

@@ -25,6 +25,16 @@ def recipe_schema() -> Any:
     return load_schema("recipe.schema.json")
 
 
+def optional_section(key: str) -> str | None:
+    """The section that `key` stands in, if a recipe may leave it out: what it requires is then not required."""
+    *sections, _ = key.split(".")
+    schema, is_required = recipe_schema(), True
+    for part in sections:
+        is_required = part in schema.get("required", ())
+        schema = schema["properties"][part]
+    return None if is_required else ".".join(sections)
+
+
 def leaves(schema: dict[str, Any] | None = None, prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     """Every key of a recipe that holds a value: dotted key and its schema, in the order of the schema.
 

@@ -3,13 +3,14 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from .atomic import replacing
 
 FILE = "metrics.jsonl"
-SPEEDS = ("tokens_per_second", "tflops_per_rank")  # what depends on the machine
-KEYS = ("iteration", "lm_loss", "learning_rate", "grad_norm", *SPEEDS, "supervised_tokens")
+MACHINE = ("tokens_per_second", "tflops_per_rank", "memory_bytes")  # what depends on the machine
+KEYS = ("iteration", "lm_loss", "learning_rate", "grad_norm", *MACHINE, "supervised_tokens")
+BLOCK = 1 << 16  # bytes that are read at once from the end
 
 
 class Metrics:
@@ -26,10 +27,11 @@ class Metrics:
                 file.write(text)
         self._file = path.open("a", encoding="utf-8", buffering=1)
 
-    def write(self, **fields: Any) -> None:
-        """Non-finite numbers, which JSON has not, become null."""
+    def write(self, **fields: Any) -> dict[str, Any]:
+        """The line as it stands in the file: non-finite numbers, which JSON has not, become null."""
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in fields.items()}
         self._file.write(json.dumps(finite) + "\n")
+        return finite
 
     def close(self) -> None:
         self._file.close()
@@ -39,15 +41,46 @@ def read(path: Path) -> list[dict[str, Any]]:
     """Every whole line of a metrics file; none if there is no file."""
     if not path.is_file():
         return []
-    lines = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(line, dict) and isinstance(line.get("iteration"), int):
-            lines.append(line)
-    return lines
+    texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    try:
+        # All at once takes half the time, and is possible where no line is torn.
+        lines = json.loads(f"[{','.join(texts)}]")
+    except ValueError:
+        lines = [_parsed(text) for text in texts]
+    return [line for line in lines if _is_line(line)]
+
+
+def newest(path: Path, *keys: str) -> dict[str, dict[str, Any]]:
+    """For each of `keys` the last whole line that has it, read from the end no further than needed. OSError if the file
+    is there and cannot be read.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    if not path.is_file():
+        return found
+    with path.open("rb") as file:
+        end, rest = file.seek(0, 2), b""
+        while end and len(found) < len(keys):
+            size = min(end, BLOCK)
+            end = file.seek(end - size)
+            head, *texts = (file.read(size) + rest).split(b"\n")
+            # The first part may begin in the block before.
+            rest, whole = (head, texts) if end else (b"", [head, *texts])
+            for text in reversed(whole):
+                wanted = [key for key in keys if key not in found and f'"{key}"'.encode() in text]
+                line = _parsed(text.decode("utf-8", "replace")) if wanted else None
+                found |= {key: line for key in wanted if _is_line(line) and key in line}
+    return found
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def _is_line(line: Any) -> TypeGuard[dict[str, Any]]:
+    return isinstance(line, dict) and isinstance(line.get("iteration"), int)
 
 
 def is_evaluated(run_path: Path, iteration: int) -> bool:

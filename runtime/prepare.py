@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from . import hooks, megatron
+from . import hooks, megatron, trackers
 from .bundle import read_bundle
 from .checkpoint.start import decide, hugging_face, require_writable
 from .device import choose
@@ -16,6 +16,7 @@ def run(build_dir: Path) -> None:
     say(f"`{bundle.path}` is as compiled, manifest {bundle.digest[:12]}")
     megatron.require_target(bundle.megatron_target)
     megatron.require_layers(bundle.value("model.transformer_impl"))
+    trackers.require(bundle)
     start = decide(bundle, bundle.value("train.train_iters"))
     require_writable(bundle)
     if line := require_locked(bundle, reads_weights=start.kind not in ("resume", "complete")):

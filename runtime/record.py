@@ -1,6 +1,7 @@
 """Facts of this run that no build dir may hold: when, where, on what, how fast. The only module with a clock."""
 
 import json
+import os
 import platform
 import shutil
 import socket
@@ -17,6 +18,9 @@ from .atomic import replacing
 
 FILE = "run.json"
 BUILD = "build"  # a copy of the reviewed files, beside it
+ORIGINS = "origins.json"
+OUTCOMES = ("complete", "stopped", "failed")
+SLURM = {"slurm_job_id": "SLURM_JOB_ID", "slurm_restart_count": "SLURM_RESTART_COUNT"}
 PACKAGES = ("sftc", "megatron-core", "torch", "transformer-engine", "numpy", "tokenizers", "tensorboard")
 
 
@@ -48,7 +52,10 @@ class Stopwatch:
 
 
 class RunRecord:
-    """run.json: one entry in `starts` for each time the run was started. Kept by one rank."""
+    """run.json: one entry in `starts` for each time the run was started. Kept by one rank.
+
+    An entry without `outcome` is of a start that is running, or that was killed before it could say how it ended.
+    """
 
     def __init__(self, run_path: Path, *, name: str, manifest: str) -> None:
         self._path = run_path / FILE
@@ -60,8 +67,13 @@ class RunRecord:
         self._content["starts"].append({"started": _now(), **facts, **_machine()})
         self._write()
 
-    def ended(self, *, iteration: int) -> None:
-        self._content["starts"][-1] |= {"ended": _now(), "ended_at_iteration": iteration}
+    def ended(self, *, iteration: int | None, outcome: str, why: str | None = None) -> None:
+        """How this start ended. iteration: the last one that was trained, None if that is not known; outcome: one of
+        OUTCOMES; why: the signal's name, or the sentence of the error.
+        """
+        assert outcome in OUTCOMES, outcome
+        facts = {"ended": _now(), "ended_at_iteration": iteration, "outcome": outcome, "why": why}
+        self._content["starts"][-1] |= facts
         self._write()
 
     def _write(self) -> None:
@@ -70,12 +82,16 @@ class RunRecord:
 
 
 def keep_build(run_path: Path, build: Path, files: Iterable[str]) -> None:
-    """Copy the reviewed files of `build` beside the record, from which an export reads them."""
+    """Copy the reviewed files of `build` beside the record, from which an export reads them; and, if they lie there,
+    the places in the recipe, which no digest covers.
+    """
     target = run_path / BUILD
     target.mkdir(parents=True, exist_ok=True)
     if not target.samefile(build):
         for name in (*sorted(files), "SHA256SUMS"):
             shutil.copyfile(build / name, target / name)
+        if (build / ORIGINS).is_file():
+            shutil.copyfile(build / ORIGINS, target / ORIGINS)
 
 
 def _earlier_starts(path: Path) -> list[Any]:
@@ -99,6 +115,7 @@ def _machine() -> Mapping[str, Any]:
         "git_commit": _git_commit(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "gpus": _gpus(),
+        **{name: os.environ[variable] for name, variable in SLURM.items() if variable in os.environ},
     }
 
 

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from .megatron import Flops, Observer, Step
+from .memory import memory_bytes
 from .metrics import Metrics
 from .progress import Progress
 from .record import Stopwatch
+from .trackers.follow import Follower
 
 type LengthsIn = Callable[[int], Sequence[int]]  # of the rows of a global batch, by its number
 
@@ -23,8 +25,12 @@ class Reporter(Observer):
         ranks: int,
         progress: Progress,
         prune: Callable[[], None] = lambda: None,
+        trackers: Sequence[Follower] = (),
     ) -> None:
-        """lengths_in: for datasets that do not know theirs; prune: removes checkpoints that need not stay."""
+        """lengths_in: for datasets that do not know theirs; prune: removes checkpoints that need not stay; trackers:
+        what else gets the metrics.
+        """
+        self._trackers = trackers
         self._ranks = ranks
         self._prune = prune
         self._run_path = run_path
@@ -40,6 +46,8 @@ class Reporter(Observer):
         self._lengths_in = getattr(rows, "lengths_in", self._lengths_in)
         self._flops = flops
         self._metrics = Metrics(self._run_path, resumed_at=iteration)
+        for tracker in self._trackers:
+            tracker.begin()
         self._lap_from = iteration
         if iteration < self._progress.total:
             self._progress.say(f"training, iteration {iteration + 1} of {self._progress.total} is next")
@@ -55,24 +63,23 @@ class Reporter(Observer):
         lengths = [length for batch in done for length in self._lengths_in(batch)]
         speed = sum(lengths) / seconds
         tflops = self._flops(lengths) / seconds / self._ranks / 1e12 if self._flops else 0.0
-        if self._metrics is not None:
-            self._metrics.write(
-                iteration=step.iteration,
-                lm_loss=step.loss,
-                learning_rate=step.learning_rate,
-                grad_norm=step.grad_norm,
-                tokens_per_second=round(speed, 1),
-                tflops_per_rank=float(f"{tflops:.4g}"),
-                supervised_tokens=step.tokens,
-                **step.others,
-            )
+        self._write(
+            iteration=step.iteration,
+            lm_loss=step.loss,
+            learning_rate=step.learning_rate,
+            grad_norm=step.grad_norm,
+            tokens_per_second=round(speed, 1),
+            tflops_per_rank=float(f"{tflops:.4g}"),
+            memory_bytes=memory_bytes(),
+            supervised_tokens=step.tokens,
+            **step.others,
+        )
         left = (self._progress.total - step.iteration) * seconds / len(done)
         self._progress.step(step.iteration, loss=step.loss, tokens_per_second=speed, tflops=tflops, seconds_left=left)
 
     def evaluated(self, iteration: int, *, loss: float, others: Mapping[str, float]) -> None:
-        if self._metrics is not None:
-            named = {f"valid_{name}": value for name, value in others.items()}
-            self._metrics.write(iteration=iteration, valid_loss=loss, **named)
+        named = {f"valid_{name}": value for name, value in others.items()}
+        self._write(iteration=iteration, valid_loss=loss, **named)
         self._progress.say(f"iteration {iteration}: validation loss {loss:.4f}")
 
     def saved(self) -> None:
@@ -84,7 +91,15 @@ class Reporter(Observer):
     def went_on(self) -> None:
         self._watch.go_on()
 
-    def close(self) -> None:
+    def ended(self, outcome: str) -> None:
         self._progress.close()
         if self._metrics is not None:
             self._metrics.close()
+        for tracker in self._trackers:
+            tracker.close(outcome)
+
+    def _write(self, **fields: Any) -> None:
+        if self._metrics is not None:
+            line = self._metrics.write(**fields)
+            for tracker in self._trackers:
+                tracker.send(line)

@@ -7,7 +7,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-from . import megatron, metrics
+from . import megatron, metrics, trackers
 from .bundle import Bundle, read_bundle
 from .checkpoint.keep import prune
 from .checkpoint.start import Start, claim, decide, other_data
@@ -24,6 +24,7 @@ def run(build_dir: Path) -> None:
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     reports = rank == world_size - 1  # the last rank is in the last pipeline stage, which knows the loss
     bundle = read_bundle(build_dir)
+    trackers.require(bundle)
     version = megatron.require_target(bundle.megatron_target)
     megatron.require_layers(bundle.value("model.transformer_impl"))
     run_path = Path(bundle.value("logging.run_path"))
@@ -78,9 +79,15 @@ def run(build_dir: Path) -> None:
         )
         whole_batch = [int(bundle.value("train.seq_length"))] * int(bundle.value("train.global_batch_size"))
         observer = Reporter(
-            run_path, lengths_in=lambda _: whole_batch, ranks=world_size, progress=progress, prune=pruned
+            run_path,
+            lengths_in=lambda _: whole_batch,
+            ranks=world_size,
+            progress=progress,
+            prune=pruned,
+            trackers=trackers.following(bundle, run_path, say),
         )
     step = import_step(bundle.path / "forward_step.py")
+    outcome = "failed"
     try:
         iteration = megatron.train(
             arguments,
@@ -90,10 +97,12 @@ def run(build_dir: Path) -> None:
             _first_weights(bundle, start),
             variable_lengths=bundle.value("data.padding") == "longest",
         )
+        outcome = "complete" if iteration >= whole.iterations else "stopped"
     finally:
         progress.close()  # what comes next on the terminal may be an error, on a line of its own
+        observer.ended(outcome)
     if record is not None:
-        record.ended(iteration=iteration)
+        record.ended(iteration=iteration, outcome=outcome)
         pruned()  # the last one may have been written beside the training
     say(f"done: iteration {iteration}{_learnt(run_path)}")
     if reports:

@@ -30,6 +30,8 @@ COMMANDS = {
     "explain": "explain:explain",
     "migrate": "migrate:migrate",
     "data": "data:data",
+    "runs": "runs:runs",
+    "report": "report:report_command",
     "export": "export:export",
     "schema": "schema:schema",
     "completion": "completion:completion",

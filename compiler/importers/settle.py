@@ -58,6 +58,9 @@ def _raw(ledger: Ledger, setting: Setting, options: tuple[Option, ...]) -> None:
     if value == defaults()[dest]:
         ledger.skip(setting, "Megatron's default")
         return
+    if dest == "wandb_project":
+        ledger.put(setting, SYNONYMS[dest], note="sftc's own writer goes on with the same run after a restart")
+        return
     if dest in remedies():
         ledger.leave(setting, remedies()[dest])
         return

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..scalars import resolve_plain
-from ..schemas import leaves, recipe_schema
+from ..schemas import leaves, optional_section, recipe_schema
 from ..wording import written
 from .ledger import Entry, Fate, Value
 
@@ -73,6 +73,9 @@ def is_missing(key: str, stated: Mapping[str, Value]) -> bool:
         return not {key, "model.init"} & set(stated)
     if key.startswith("model."):
         return key in SIZES and not {key, *SHAPES} & set(stated)
+    section = optional_section(key)
+    if section is not None and not any(one.startswith(f"{section}.") for one in stated):
+        return False
     schema, required = recipe_schema(), False
     for part in key.split("."):
         required = part in schema.get("required", ())

@@ -51,6 +51,9 @@ class Observer:
     def went_on(self) -> None:
         """Training goes on."""
 
+    def ended(self, outcome: str) -> None:
+        """Nothing more will come: the run is complete, was stopped, or failed."""
+
 
 class News:
     """Listens to Megatron's own logging, evaluation and checkpointing and tells the observer."""

@@ -4,10 +4,14 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # the helpers beside the tests
+
+from browser import driver
 
 type RunLine = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -32,3 +36,18 @@ def recipe(tmp_path: Path, repo_root: Path) -> Path:
     copy = tmp_path / "recipe.yaml"
     copy.write_text((repo_root / "recipes/quickstart/recipe.yaml").read_text())
     return copy
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """Where chromedriver listens."""
+    with driver() as found:
+        yield found
+
+
+@pytest.fixture
+def artifacts(repo_root: Path) -> Path:
+    """Where screenshots are kept: $SFTC_ARTIFACTS, or build/artefacts of the checkout, which git ignores."""
+    folder = Path(os.environ.get("SFTC_ARTIFACTS", repo_root / "build/artefacts"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sftc.runtime.metrics import SPEEDS
+from sftc.runtime.metrics import MACHINE
 
 np = pytest.importorskip("numpy")
 
@@ -56,7 +56,7 @@ def launch(recipe: Path) -> str:
 
 def learnt(run: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in SPEEDS} for line in lines]
+    return [{key: value for key, value in line.items() if key not in MACHINE} for line in lines]
 
 
 def prepared(cwd: Path) -> dict[str, Any]:

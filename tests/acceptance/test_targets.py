@@ -17,7 +17,7 @@ import pytest
 
 from sftc.compiler.compile import artifacts, check_recipe
 from sftc.compiler.targets import targets
-from sftc.runtime.metrics import SPEEDS
+from sftc.runtime.metrics import MACHINE
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/assets"))
@@ -84,7 +84,7 @@ def trained(cwd: Path, target: str, path: Path | None) -> list[dict[str, Any]]:
     assert done.returncode == 0, done.stderr
     assert f"Megatron {target}." in done.stderr
     lines = (cwd / "runs/quickstart/metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(text).items() if k not in SPEEDS} for text in lines]
+    return [{k: v for k, v in json.loads(text).items() if k not in MACHINE} for text in lines]
 
 
 @pytest.fixture(scope="module")

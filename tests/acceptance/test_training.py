@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sftc.runtime.metrics import SPEEDS
+from sftc.runtime.metrics import MACHINE
 
 pytestmark = [
     pytest.mark.slow,
@@ -46,7 +46,7 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def learnt(run: Path) -> list[dict[str, Any]]:
-    return [{key: value for key, value in line.items() if key not in SPEEDS} for line in metrics(run)]
+    return [{key: value for key, value in line.items() if key not in MACHINE} for line in metrics(run)]
 
 
 def short_quickstart(repo_root: Path, tmp_path: Path) -> Path:

@@ -28,7 +28,12 @@ VALUES: dict[str, dict[str, Any]] = {
         "export_hf": False,
     },
     "eval": {"eval_interval": 4, "eval_iters": None},
-    "logging": {"run_path": "run", "tensorboard_dir": "run/tensorboard"},
+    "logging": {
+        "run_path": "run",
+        "tensorboard_dir": "run/tensorboard",
+        "wandb.project": None,
+        "mlflow.experiment": None,
+    },
     "launch": {"device": "auto", "hardware": None},
 }
 
@@ -89,17 +94,14 @@ def write_build(
     """A build dir in `folder`. `values` maps keys such as `train.lr`; `arguments` are lines after the usual ones."""
     merged = {section: dict(keys) for section, keys in VALUES.items()}
     for key, value in (values or {}).items():
-        section, name = key.split(".")
+        section, _, name = key.partition(".")
         merged[section][name] = value
     plan = {
         "plan_version": 1,
         "name": "tiny",
         "hooks": [],
         "target": {"megatron": "0.19", "launcher": "torchrun"},
-        "values": {
-            section: {name: {"value": value, "origin": {"from": "recipe"}} for name, value in keys.items()}
-            for section, keys in merged.items()
-        },
+        "values": {section: _nested(keys) for section, keys in merged.items()},
     }
     files = {
         "plan.json": json.dumps(plan),
@@ -116,6 +118,16 @@ def write_build(
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
     return folder
+
+
+def _nested(keys: dict[str, Any]) -> dict[str, Any]:
+    """The values of a section as plan.json has them; a name such as `wandb.project` is one of a section in it."""
+    found: dict[str, Any] = {}
+    for name, value in keys.items():
+        inner, _, last = name.rpartition(".")
+        place = found.setdefault(inner, {}) if inner else found
+        place[last] = {"value": value, "origin": {"from": "recipe"}}
+    return found
 
 
 def digest_of(build: Path) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from small_jobs import Changes, Given, compile_job, learnt, lines_of, recipe, run_jobs
 
-from sftc.runtime.metrics import SPEEDS
+from sftc.runtime.metrics import MACHINE
 
 pytestmark = [
     pytest.mark.slow,
@@ -98,7 +98,7 @@ def stopped(checkpoints: Path, at: int) -> Path:
 
 def undated(place: Path) -> list[dict[str, Any]]:
     """The metrics without what depends on the machine."""
-    return [{k: v for k, v in line.items() if k not in SPEEDS} for line in lines_of(place)]
+    return [{k: v for k, v in line.items() if k not in MACHINE} for line in lines_of(place)]
 
 
 @pytest.mark.parametrize(("name", "at"), RESUMED)

@@ -15,12 +15,12 @@ from ranks import Run, torchrun, train
 
 from sftc.runtime.checkpoint.keep import prune
 from sftc.runtime.checkpoint.tracker import TRACKER, find_checkpoint
-from sftc.runtime.metrics import SPEEDS, read
+from sftc.runtime.metrics import MACHINE, read
 
 
 def learnt(folder: Path) -> list[dict[str, Any]]:
     lines = read(folder / "run/metrics.jsonl")
-    return [{key: value for key, value in line.items() if key not in SPEEDS} for line in lines]
+    return [{key: value for key, value in line.items() if key not in MACHINE} for line in lines]
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ import pytest
 from build_dir import digest_of, write_build, write_pointer
 from ranks import PYTHON, Run, environment, torchrun, train
 
-from sftc.runtime.metrics import KEYS, SPEEDS, read
+from sftc.runtime.metrics import KEYS, MACHINE, read
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +33,7 @@ def metrics_of(folder: Path) -> list[dict[str, Any]]:
 
 def what_was_learnt(folder: Path) -> list[dict[str, Any]]:
     """The metrics without what depends on the machine."""
-    return [{k: v for k, v in line.items() if k not in SPEEDS} for line in metrics_of(folder)]
+    return [{k: v for k, v in line.items() if k not in MACHINE} for line in metrics_of(folder)]
 
 
 def test_each_iteration_and_each_evaluation_stands_once(undisturbed: Run) -> None:

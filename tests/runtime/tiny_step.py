@@ -56,6 +56,8 @@ def loss_func(loss_mask, output_tensor):
 def forward_step(data_iterator, model, return_schedule_plan=False):
     batch = get_batch(data_iterator)
     time.sleep(float(os.environ.get("TINY_STEP_SECONDS", "0")))
+    if get_args().curr_iteration == int(os.environ.get("TINY_STEP_HANGS_AT", "-1")):
+        time.sleep(600)  # to be killed in
     if get_args().curr_iteration == int(os.environ.get("TINY_STEP_FAILS_AT", "-1")):
         if os.environ.get("TINY_STEP_ERROR") == "memory":  # no GPU is needed to run out of its memory
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. If reserved but unallocated")

@@ -55,6 +55,8 @@ def test_imports_keep_the_rules(path: Path) -> None:
                 assert relative(path).startswith(SOLE_IMPORTERS[top].removesuffix(".py").removesuffix("__init__"))
         else:
             assert top not in {"click", "jsonschema", "ruamel"}
+            if top in {"wandb", "mlflow"}:
+                assert relative(path) == f"runtime/trackers/{top}.py"
         if top == "megatron":
             assert own == "runtime"
 

@@ -32,7 +32,15 @@ HOSTILE = [
     "$HOME",
     "!x",
 ]
-TEMPLATES = ["launch.sh", "launch.sbatch", "forward_step.py", "megatron.args", "preview.html", "recipe.yaml"]
+TEMPLATES = [
+    "launch.sh",
+    "launch.sbatch",
+    "forward_step.py",
+    "megatron.args",
+    "preview.html",
+    "recipe.yaml",
+    "report.html",
+]
 
 
 @pytest.mark.parametrize("value", HOSTILE)
