@@ -213,8 +213,12 @@ def closest(word: str, candidates: Iterable[str]) -> str | None:
 
 
 def locate(key: str, schema: Mapping[str, Any]) -> list[str]:
-    """The dotted sections in which `key` lives, in the schema's order; the root is `""`."""
-    return [section for section, name, _ in _keys(schema) if name == key]
+    """The dotted sections in which `key` lives, in the schema's order; the root is `""`.
+
+    Entries of a list are named only for a key that no section has: they repeat the keys that they replace.
+    """
+    homes = [section for section, name, _ in _keys(schema) if name == key]
+    return [home for home in homes if "[]" not in home] or homes
 
 
 def key_paths(schema: Mapping[str, Any]) -> list[str]:
