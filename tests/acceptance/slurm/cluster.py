@@ -1,7 +1,7 @@
-"""A Slurm of two nodes on this machine, for tests: no systemd, no cgroups, no database, nothing outside its folder.
+"""A Slurm of two nodes and a spare one on this machine, for tests: no systemd, no cgroups, no database, nothing outside its folder.
 
-The nodes are named by addresses of the loopback device, 127.0.0.11 and 127.0.0.12: names that resolve everywhere, tell the
-nodes apart, and are not what a wrong MASTER_ADDR=localhost would be. The daemons are children that die with the test run.
+The nodes are named by addresses of the loopback device, such as 127.0.0.11: names that resolve everywhere, tell the nodes
+apart, and are not what a wrong MASTER_ADDR=localhost would be. The daemons are children that die with the test run.
 """
 
 import os
@@ -15,7 +15,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "setpriv")
-NODES = ("127.0.0.11", "127.0.0.12")
+# Jobs get the spare node only when another one is lost.
+NODES = ("127.0.0.11", "127.0.0.12", "127.0.0.13")
+SPARE = NODES[2]
 CONFIGURATION = """
 ClusterName=sftc
 SlurmctldHost=localhost(127.0.0.1)
@@ -76,10 +78,12 @@ class Cluster:
         self.variables = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
 
-    def run(self, *words: str | Path, check: bool = True, **more: object) -> str:
+    def run(self, *words: str | Path, check: bool = True, cwd: Path | None = None, **more: str) -> str:
         """The output of one of Slurm's programs."""
-        environment = {**self.variables, **{key: str(value) for key, value in more.items()}}
-        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60, cwd=self.folder)
+        environment = {**self.variables, **more}
+        done = subprocess.run(
+            words, env=environment, capture_output=True, text=True, timeout=60, cwd=cwd or self.folder
+        )
         if check and done.returncode:
             raise RuntimeError(f"{words}: status {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout
@@ -103,7 +107,9 @@ class Cluster:
         self._start("slurmctld", "slurmctld", "-D", "-f", self.folder / "slurm.conf")
         for name in NODES:
             self.start_node(name)
-        self._await(lambda: self.run("sinfo", "-h", "-p", "batch", "-t", "idle", "-o", "%D", check=False) == "2\n")
+        self._await(
+            lambda: self.run("sinfo", "-h", "-p", "batch", "-t", "idle", "-o", "%D", check=False) == f"{len(NODES)}\n"
+        )
 
     def stop(self) -> None:
         """Jobs first: their steps outlive slurmd by design."""
@@ -163,7 +169,7 @@ def running(folder: Path) -> Iterator[Cluster]:
 
 
 def _lay_out(folder: Path) -> None:
-    ports = [_free_port() for _ in range(3)]
+    ports = [_free_port() for _ in range(1 + len(NODES))]
     # Where this host's name is one of loopback the daemons listen there only; elsewhere that would part them.
     loopback = socket.gethostbyname(socket.gethostname()).startswith("127.")
     text = CONFIGURATION.format(
@@ -171,7 +177,8 @@ def _lay_out(folder: Path) -> None:
         port=ports[0],
         listen="CommunicationParameters=NoInAddrAny,NoCtldInAddrAny" if loopback else "",
         nodes="\n".join(
-            f"NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} CPUs=8 RealMemory=4000 Feature=rack{rack}"
+            f"NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} CPUs=8 RealMemory=4000 "
+            f"Feature=rack{rack} Weight={1 + (name == SPARE)}"
             for rack, (name, port) in enumerate(zip(NODES, ports[1:], strict=True), 1)
         ),
     )

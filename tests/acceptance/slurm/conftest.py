@@ -17,7 +17,7 @@ from jobs import FAKE
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """Two nodes, 127.0.0.11 and 127.0.0.12."""
+    """Two nodes, 127.0.0.11 and 127.0.0.12, and the spare 127.0.0.13."""
     if reason := missing():
         pytest.skip(f"no Slurm can be started here: {reason}")
     # Not under pytest's own folder: munged wants every directory above to be root's, sockets want short paths.

@@ -76,8 +76,8 @@ def compiled(recipe: Path, build: Path, **changes: object) -> Path:
 def submit(cluster: Cluster, build: Path, cwd: Path, *options: str, path: str = "", **variables: str) -> Job:
     """The job of `sbatch launch.sbatch` from `cwd`, with the folder `path` first on PATH."""
     programs = f"{path}:{Path(sys.executable).parent}:{os.environ['PATH']}".removeprefix(":")
-    words = ["sbatch", "--parsable", f"--chdir={cwd}", *options, str(build / "launch.sbatch")]
-    number = cluster.run(*words, PATH=programs, CUDA_VISIBLE_DEVICES="", **variables).strip()
+    words = ["sbatch", "--parsable", *options, str(build / "launch.sbatch")]
+    number = cluster.run(*words, cwd=cwd, PATH=programs, CUDA_VISIBLE_DEVICES="", **variables).strip()
     name = re.search(r"--job-name=(\S+)", (build / "launch.sbatch").read_text())
     assert name is not None
     return Job(cluster=cluster, id=number, log=cwd / f"{name[1]}-{number}.out")
