@@ -1,7 +1,7 @@
-"""A Slurm of two nodes and a spare one on this machine, for tests: no systemd, no cgroups, no database, nothing outside its folder.
+"""A Slurm of two nodes and a spare one on this machine: no systemd, no cgroups, no database, no file outside its folder.
 
-The nodes are named by addresses of the loopback device, such as 127.0.0.11: names that resolve everywhere, tell the nodes
-apart, and are not what a wrong MASTER_ADDR=localhost would be. The daemons are children that die with the test run.
+The nodes are named by addresses of the loopback device, such as 127.0.0.11: names that resolve everywhere, tell the
+nodes apart, and are not what a wrong MASTER_ADDR=localhost would be. The daemons are children that die with the test run.
 """
 
 import os
@@ -107,9 +107,8 @@ class Cluster:
         self._start("slurmctld", "slurmctld", "-D", "-f", self.folder / "slurm.conf")
         for name in NODES:
             self.start_node(name)
-        self._await(
-            lambda: self.run("sinfo", "-h", "-p", "batch", "-t", "idle", "-o", "%D", check=False) == f"{len(NODES)}\n"
-        )
+        idle = ("sinfo", "-h", "-p", "batch", "-t", "idle", "-o", "%D")
+        self._await(lambda: self.run(*idle, check=False) == f"{len(NODES)}\n")
 
     def stop(self) -> None:
         """Jobs first: their steps outlive slurmd by design."""
@@ -226,7 +225,7 @@ def _listens(folder: Path, spool: str) -> bool:
         fields = line.split()
         if len(fields) == 8 and fields[7].startswith(spool):
             inodes.add(f"socket:[{fields[6]}]")
-    return any(os.readlink(link) in inodes for link in (folder / "fd").iterdir())
+    return any(str(link.readlink()) in inodes for link in (folder / "fd").iterdir())
 
 
 def _children(process: int) -> list[int]:

@@ -13,8 +13,8 @@ from cluster import Cluster
 
 from sftc.compiler.cli import cli
 
-# Stands for Python and torchrun where Slurm alone is the subject: prepares nothing, trains nothing, and says what a node is
-# told. STAND_IN is what a rank does then.
+# Stands for Python and torchrun where Slurm alone is the subject: prepares nothing, trains nothing, and says what a
+# node is told. STAND_IN is what a rank does then.
 FAKE = """#!/usr/bin/env bash
 case " $* " in *" preflight "* | *" prepare "*) exit 0 ;; esac
 trap 'echo "node $SLURMD_NODENAME saves"; exit 75' USR1 TERM

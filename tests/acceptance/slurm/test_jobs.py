@@ -1,7 +1,8 @@
-"""What launch.sbatch makes of Slurm's answers. The jobs, their states and their signals are real; what they run is not: a
-stand-in for Python and torchrun, so that no training is started."""
+"""What launch.sbatch makes of Slurm's answers. The jobs, their states and their signals are real; what they run is not:
+a stand-in for Python and torchrun, so that no training is started."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ type Submit = Callable[..., Job]
 
 @pytest.fixture
 def job(cluster, stand_in, tmp_path) -> Submit:
-    """`job("name", "exit 1", "--dependency=...", nnodes=1, slurm="max_requeues: 0")` submits a run whose ranks `exit 1`."""
+    """`job("name", "exit 1", "--dependency=...", slurm="max_requeues: 0")` submits a run whose ranks `exit 1`."""
 
     def submitted(name: str, does: str, *options: str, nnodes: int = 2, slurm: str = "", **variables: str) -> Job:
         folder = tmp_path / f"{name} $(touch pwned)"  # sbatch and launch.sbatch have to get along with any name
@@ -105,7 +106,7 @@ def test_an_array_is_a_chain(job: Submit) -> None:
     assert [task.ended() for task in tasks] == ["COMPLETED 0:0 Restarts=0"] * 3
     assert all("is 0 of 1, meets at nobody" in task.text() for task in tasks)
     times = [(task.facts()["StartTime"], task.facts()["EndTime"]) for task in tasks]
-    assert all(before[1] <= after[0] for before, after in zip(times, times[1:], strict=False)), times
+    assert all(before[1] <= after[0] for before, after in pairwise(times)), times
 
 
 def test_a_task_that_is_asked_to_leave_hands_over_to_the_next(job: Submit, cluster) -> None:

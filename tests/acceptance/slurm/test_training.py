@@ -51,7 +51,7 @@ def undisturbed(cluster: Cluster, repo_root: Path, tmp_path_factory: pytest.Temp
 
 @pytest.fixture(scope="module")
 def disturbed(cluster: Cluster, repo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """The same, preempted after the first checkpoint. Its second start loses a node, its third one has the spare one."""
+    """The same, preempted after the first checkpoint. Its second start loses a node, its third has the spare."""
     folder = tmp_path_factory.mktemp("disturbed")
     job, run = start(cluster, folder, repo_root)
     job.until(lambda: reached(run) > SAVE_INTERVAL, "no checkpoint", LIMIT)
@@ -69,14 +69,9 @@ def disturbed(cluster: Cluster, repo_root: Path, tmp_path_factory: pytest.TempPa
 
 def submit_urgent(cluster: Cluster, folder: Path) -> Job:
     (folder / "urgent.sh").write_text("#!/bin/bash\nexec srun true\n")
-    words = (
-        "--partition=urgent",
-        f"--nodelist={','.join(NODES[:2])}",
-        "--exclusive",
-        f"--output={folder}/urgent.out",
-        folder / "urgent.sh",
-    )
-    return Job(cluster=cluster, id=cluster.run("sbatch", "--parsable", *words).strip(), log=folder / "urgent.out")
+    nodes, log = ",".join(NODES[:2]), folder / "urgent.out"
+    words = ("--partition=urgent", f"--nodelist={nodes}", "--exclusive", f"--output={log}", folder / "urgent.sh")
+    return Job(cluster=cluster, id=cluster.run("sbatch", "--parsable", *words).strip(), log=log)
 
 
 def reached(run: Path) -> int:
