@@ -1,7 +1,7 @@
-"""A Slurm of two nodes and a spare one on this machine: no systemd, no cgroups, no database, no file outside its folder.
+"""A Slurm of two nodes and a spare one on this machine: no systemd, no cgroups, no database, no file elsewhere.
 
 The nodes are named by addresses of the loopback device, such as 127.0.0.11: names that resolve everywhere, tell the
-nodes apart, and are not what a wrong MASTER_ADDR=localhost would be. The daemons are children that die with the test run.
+nodes apart, and are not what a wrong MASTER_ADDR=localhost would be. The daemons are children that die with the tests.
 """
 
 import os
