@@ -176,7 +176,9 @@ class Remedy:
 
 def remedy(key: str, section: str, siblings: Iterable[str], schema: Mapping[str, Any]) -> Remedy:
     """What to do about the unknown `key` in the dotted `section`, whose keys are `siblings`."""
-    if homes := locate(key, schema):
+    homes = locate(key, schema)
+    # Entries of a list repeat keys that have a home elsewhere.
+    if homes := [home for home in homes if "[]" not in home] or homes:
         return Remedy(kind=Kind.MISPLACED, paths=tuple(f"{home}.{key}" if home else key for home in homes))
     paths = key_paths(schema)
     if (path := SYNONYMS.get(key)) and path in paths:
@@ -213,12 +215,8 @@ def closest(word: str, candidates: Iterable[str]) -> str | None:
 
 
 def locate(key: str, schema: Mapping[str, Any]) -> list[str]:
-    """The dotted sections in which `key` lives, in the schema's order; the root is `""`.
-
-    Entries of a list are named only for a key that no section has: they repeat the keys that they replace.
-    """
-    homes = [section for section, name, _ in _keys(schema) if name == key]
-    return [home for home in homes if "[]" not in home] or homes
+    """The dotted sections in which `key` lives, in the schema's order; the root is `""`."""
+    return [section for section, name, _ in _keys(schema) if name == key]
 
 
 def key_paths(schema: Mapping[str, Any]) -> list[str]:
