@@ -334,6 +334,22 @@ _ROWS: dict[str, tuple[str, str]] = {
         "a hook that leaves something open",
         "A hook that brings the samples decides what sftc would otherwise find out from the rows.",
     ),
+    "SFTC471": (
+        "an array of jobs that is no chain",
+        "All tasks of an array share one save directory, so they may only run one after the other.",
+    ),
+    "SFTC472": (
+        "groups of nodes that do not add up",
+        "The groups of a heterogeneous job are all the nodes that the run has.",
+    ),
+    "SFTC473": (
+        "a time limit that leaves no time to save",
+        "Slurm asks for a checkpoint `launch.slurm.signal_seconds` before the time limit.",
+    ),
+    "SFTC474": (
+        "a Slurm key without effect",
+        "No GPU is asked for on the CPU device, or where `launch.slurm.gpu_option` is none.",
+    ),
     "SFTC481": (
         "a run that does not fit its device",
         "By the formulas of docs/estimate.md the fullest rank holds more than the device that `launch.hardware` names "

@@ -399,6 +399,22 @@ _ROWS: dict[str, tuple[str, str]] = {
         "hooks:\n  datasets_provider: my_package.data:datasets\neval:\n  eval_interval: 100\n",
         "hooks:\n  datasets_provider: my_package.data:datasets\neval:\n  eval_interval: 100\n  eval_iters: 10\n",
     ),
+    "SFTC471": (
+        'launch:\n  launcher: slurm\n  slurm:\n    array: "1-5"\n',
+        'launch:\n  launcher: slurm\n  slurm:\n    array: "1-5%1"\n',
+    ),
+    "SFTC472": (
+        "launch:\n  nnodes: 4\n  launcher: slurm\n  slurm:\n    groups: [{nnodes: 1}, {nnodes: 2}]\n",
+        "launch:\n  nnodes: 4\n  launcher: slurm\n  slurm:\n    groups: [{nnodes: 2}, {nnodes: 2}]\n",
+    ),
+    "SFTC473": (
+        'launch:\n  launcher: slurm\n  slurm:\n    time: "5"\n',
+        'launch:\n  launcher: slurm\n  slurm:\n    time: "5"\n    signal_seconds: 60\n',
+    ),
+    "SFTC474": (
+        "launch:\n  device: cpu\n  launcher: slurm\n  slurm:\n    gpu_type: h100\n",
+        "launch:\n  device: cuda\n  launcher: slurm\n  slurm:\n    gpu_type: h100\n",
+    ),
     "SFTC481": (
         "model:\n  preset: llama-2-7b\nlaunch:\n  nproc_per_node: 8\n  hardware: H100\n",
         "model:\n"

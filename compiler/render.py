@@ -15,7 +15,7 @@ from typing import Any
 
 import jinja2
 
-from . import __version__
+from . import __version__, slurm
 from .plan import Argument, Plan
 from .quoting import (
     ArgumentLine,
@@ -29,7 +29,6 @@ from .quoting import (
     html,
     note,
     py,
-    sbatch,
     sh,
     yaml,
 )
@@ -111,7 +110,6 @@ def environment(name: str) -> jinja2.Environment:
     )
     filters: dict[str, Callable[..., Any]] = {
         "sh": sh,
-        "sbatch": sbatch,
         "py": py,
         "note": note,
         "html": html,
@@ -154,7 +152,8 @@ def _facts(plan: Plan) -> dict[str, Any]:
         "value": {key: resolved.value for key, resolved in plan.values.items()},
         "environment": plan.environment,
         "torchrun": plan.torchrun,
-        "directives": slurm_directives(plan),
+        "directives": slurm.directives(plan),
+        "last_group": slurm.last_group(plan),
     }
 
 
@@ -190,19 +189,6 @@ def supervised_words(kind: str, loss_on: str) -> str:
         "last_turn": "the tokens of the last response only",
         "all": "every token of the conversation",
     }[loss_on]
-
-
-def slurm_directives(plan: Plan) -> list[tuple[str, SbatchWord]]:
-    """The `#SBATCH` options of launch.sbatch in the order of the recipe schema: one task on each node."""
-    stated = [
-        (key.removeprefix("launch.slurm."), item.value)
-        for key, item in plan.values.items()
-        if key.startswith("launch.slurm.") and item.value is not None
-    ]
-    fixed: list[tuple[str, Any]] = [("job-name", plan.name), ("nodes", plan["launch.nnodes"]), ("ntasks-per-node", 1)]
-    if plan["launch.device"] != "cpu":
-        fixed.append(("gpus-per-node", plan["launch.nproc_per_node"]))
-    return [(name.replace("_", "-"), sbatch(value)) for name, value in [*fixed, *stated]]
 
 
 def _grouped(arguments: tuple[Argument, ...]) -> list[tuple[Comment, list[tuple[ArgumentLine, Comment]]]]:

@@ -78,6 +78,12 @@ DERIVATIONS = (
         compute=lambda packing, experts: None if packing else "max_length" if experts > 1 else "longest",
     ),
     Derivation(
+        key="launch.slurm.output",
+        rule="name and job id; of an array, its id and the task",
+        inputs=("launch.launcher", "launch.slurm.array"),
+        compute=lambda launcher, array: None if launcher != "slurm" else "%x-%A_%a.out" if array else "%x-%j.out",
+    ),
+    Derivation(
         key="launch.world_size",
         rule="nnodes * nproc_per_node",
         inputs=("launch.nnodes", "launch.nproc_per_node"),

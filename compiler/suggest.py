@@ -181,7 +181,9 @@ class Remedy:
 
 def remedy(key: str, section: str, siblings: Iterable[str], schema: Mapping[str, Any]) -> Remedy:
     """What to do about the unknown `key` in the dotted `section`, whose keys are `siblings`."""
-    if homes := locate(key, schema):
+    homes = locate(key, schema)
+    # Entries of a list repeat keys that have a home elsewhere.
+    if homes := [home for home in homes if "[]" not in home] or homes:
         return Remedy(kind=Kind.MISPLACED, paths=tuple(f"{home}.{key}" if home else key for home in homes))
     paths = key_paths(schema)
     if (path := SYNONYMS.get(key)) and path in paths:

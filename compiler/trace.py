@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from . import slurm
 from .built import PLAN, Built, origin_words
 from .launcher import WORD_KEYS
 from .loader import load
@@ -19,12 +20,6 @@ from .source import SourceFile
 from .template_lines import TemplateLine, match_lines
 
 TEMPLATES = ("launch.sh", "launch.sbatch", "forward_step.py")
-DIRECTIVES = {
-    "job-name": "name",
-    "nodes": "launch.nnodes",
-    "ntasks-per-node": None,
-    "gpus-per-node": "launch.nproc_per_node",
-}
 # Which model it was that gave a value.
 NAMED_BY = {"preset": ("model.preset",), "config.json": ("model.hf",)}
 
@@ -207,10 +202,8 @@ def _rendered(built: Built, path: str, number: int, line: str) -> Iterator[Step]
         if path == "launch.sh" and bare == shlex.quote(word):
             yield _word(built, word)
             return
-    if directive := re.match(r"#SBATCH --([a-z-]+)=", bare):
-        name = directive[1]
-        key = DIRECTIVES.get(name, f"launch.slurm.{name.replace('-', '_')}")
-        yield trace_key(built, key) if key else Step(text="set by sftc: one torchrun on each node", end="sftc")
+    if directive := re.match(r"#SBATCH --([a-z0-9-]+)", bare):
+        yield _directive(built, directive[1])
         return
     yield from _fixed(built, path, match_lines(path, built.texts[path])[number - 1])
 
@@ -233,6 +226,12 @@ def _variable(built: Built, variable: dict[str, str]) -> Step:
     if reason.startswith("launch.environment."):
         return trace_key(built, reason)
     return Step(text=f"set by sftc: {reason}", end="sftc")
+
+
+def _directive(built: Built, option: str) -> Step:
+    if option in slurm.REASONS:
+        return Step(text=f"set by sftc: {slurm.REASONS[option]}", end="sftc")
+    return trace_key(built, slurm.KEYS.get(option, f"launch.slurm.{option.replace('-', '_')}"))
 
 
 def _word(built: Built, word: str) -> Step:

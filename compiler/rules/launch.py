@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 from ..diagnostics import Diagnostic
-from ..quoting import QuotingError, sbatch
 from ..schemas import leaves
 from .context import Context
 
@@ -17,15 +16,6 @@ SECRET = re.compile(r"TOKEN(?!IZE|S)|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIAL"
 SET_BY_BASH = frozenset({"BASHOPTS", "BASH_VERSINFO", "EUID", "PPID", "SHELLOPTS", "UID"})
 SET_BY_TORCHRUN = frozenset({"RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"})
 SET_BY_STARTER = frozenset({"MASTER_ADDR", "MASTER_PORT", "SFTC_ROOT"})
-
-
-def slurm_keys(context: Context) -> Iterator[Diagnostic]:
-    if context["launch.launcher"] == "slurm":
-        return
-    for key in context.plan.values:
-        if key.startswith("launch.slurm.") and context.stated(key):
-            message = f"`{key}` is read only with launch.launcher: slurm"
-            yield context.error("SFTC451", key, message, also=("launch.launcher",))
 
 
 def device(context: Context) -> Iterator[Diagnostic]:
@@ -84,12 +74,6 @@ def unwritable(context: Context) -> Iterator[Diagnostic]:
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str) and "".join(text.splitlines()) != text:
                 yield context.error("SFTC455", key, f"`{key}` holds a line break", help="write it on one line")
-    for key, item in context.plan.values.items():
-        try:
-            sbatch("" if item.value is None or not key.startswith("launch.slurm.") else item.value)
-        except QuotingError:
-            message = f"`{key}` holds a line break or a double quote, which no #SBATCH directive can carry"
-            yield context.error("SFTC455", key, message, help="take it out")
 
 
 def _paths(context: Context) -> dict[str, Any]:
@@ -99,4 +83,4 @@ def _paths(context: Context) -> dict[str, Any]:
     return paths | {f"data.sources.{number}.path": source["path"] for number, source in enumerate(sources)}
 
 
-RULES = (slurm_keys, device, secrets, variables, home_directories, unwritable)
+RULES = (device, secrets, variables, home_directories, unwritable)
