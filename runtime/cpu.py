@@ -26,8 +26,8 @@ def activate() -> None:
 
 
 def _activate_torch() -> None:
-    # Megatron fuses small functions with torch.compile, which on a CPU costs a C++ build per process. Told so, torch would
-    # still import its compilers at each such function: more than a second of every start
+    # Megatron fuses small functions with torch.compile, which on a CPU costs a C++ build per process; told so, torch
+    # would still import its compilers for them, which is most of a second
     os.environ["TORCHDYNAMO_DISABLE"] = "1"
     torch.compile = _uncompiled
     # Megatron insists on it for tensor and context parallelism, where it orders kernels of a GPU
