@@ -12,7 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # the helpers beside the tests
 
 from cluster import Cluster, missing, running
-from jobs import FAKE
+from slurm_jobs import FAKE
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from jobs import WAITS, Job, compiled, submit
+from slurm_jobs import WAITS, Job, compiled, submit
 
 RECIPE = """\
 name: {name}

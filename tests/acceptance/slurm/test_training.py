@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from cluster import NODES, SPARE, Cluster
-from jobs import Job, compiled, submit
+from slurm_jobs import Job, compiled, submit
 
 from sftc.runtime import metrics
 
