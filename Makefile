@@ -1,5 +1,5 @@
 # make demo   compile the quickstart and train it, from nothing
-# make test   every test
+# make test   every test, in two processes; each file's tests stay together
 # make check  lint and types
 # make option-tables  the options of every Megatron that a recipe can target, read off its wheel
 # make bench-hf    host memory of loading Hugging Face weights, against their size
@@ -18,7 +18,7 @@ demo: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash build/quickstart/launch.sh
 
 test: $(READY)
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 check: lint types
 

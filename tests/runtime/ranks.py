@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PYTHON = sys.executable
-LIMIT = 240  # seconds; a launch takes about 15
+LIMIT = 480  # seconds; a launch takes about 15, and more on a busy machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
