@@ -1,5 +1,6 @@
 """How the ranks are started: the words behind `torchrun` and the environment, so that launch.sh only lists them."""
 
+import hashlib
 from collections.abc import Iterator
 
 from .plan import Plan, Variable
@@ -10,22 +11,28 @@ WORD_KEYS = {
     "--nproc-per-node": "launch.nproc_per_node",
     "--standalone": "launch.nnodes",
     "--rdzv-backend": "launch.nnodes",
-    "--rdzv-id": "name",
+    "--max-restarts": "launch.max_restarts",
     "--log-dir": "logging.run_path",
 }
 
 
 def torchrun_words(plan: Plan) -> tuple[str, ...]:
-    """torchrun's options, one word each. The rendezvous of several nodes also needs a host, known only at launch."""
+    """torchrun's options, one word each. launch.sh adds the meeting point of several nodes."""
     nnodes = plan["launch.nnodes"]
-    meeting = ("--standalone",) if nnodes == 1 else ("--rdzv-backend=c10d", f"--rdzv-id={plan.name}")
+    meeting = ("--standalone",) if nnodes == 1 else ("--rdzv-backend=c10d",)
     return (
         f"--nnodes={nnodes}",
         f"--nproc-per-node={plan['launch.nproc_per_node']}",
         *meeting,
+        f"--max-restarts={plan['launch.max_restarts']}",
         f"--log-dir={plan['logging.run_path'].rstrip('/')}/logs",
         "--redirects=1",
     )
+
+
+def port(plan: Plan) -> int:
+    """Where the nodes meet unless MASTER_PORT says otherwise: 20000 to 39999, the same for the same name everywhere."""
+    return 20000 + int.from_bytes(hashlib.sha256(plan.name.encode()).digest()[:8]) % 20000
 
 
 def environment(plan: Plan) -> Iterator[Variable]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import jinja2
 
-from . import __version__, slurm
+from . import __version__, launcher, slurm
 from .plan import Argument, Plan
 from .quoting import (
     ArgumentLine,
@@ -152,6 +152,7 @@ def _facts(plan: Plan) -> dict[str, Any]:
         "value": {key: resolved.value for key, resolved in plan.values.items()},
         "environment": plan.environment,
         "torchrun": plan.torchrun,
+        "port": launcher.port(plan),
         "directives": slurm.directives(plan),
         "last_group": slurm.last_group(plan),
     }

@@ -28,6 +28,7 @@ _NAMES = {
         "parallel.tensor_model_parallel_size",
     ),
     "task": ("task.kind",),
+    "port": ("name",),
     "last_group": ("launch.slurm.groups",),
     "has_rows": ("data.train_data_path", "data.sources"),
     "has_hooks": tuple(f"hooks.{name}" for name in recipe_schema()["properties"]["hooks"]["properties"]),

@@ -32,12 +32,14 @@ def device(context: Context) -> Iterator[Diagnostic]:
 
 def secrets(context: Context) -> Iterator[Diagnostic]:
     for name in context["launch.environment"]:
-        if SECRET.search(name):
+        listed = name in context["launch.secrets"]
+        if listed or SECRET.search(name):
+            what = "stands in `launch.secrets`" if listed else "looks like a secret"
             found = context.error(
                 "SFTC453",
                 f"launch.environment.{name}",
-                f"`{name}` looks like a secret, and its value would stand in the build dir",
-                help="export it in the shell that starts launch.sh; the ranks inherit it",
+                f"`{name}` {what}, and its value would stand in the build dir",
+                help="name it in `launch.secrets` and export it where launch.sh is started; the ranks inherit it",
             )
             # Reports quote the line at a place, and end up in the logs of a CI job: the value must not.
             where = f" (`launch.environment`, {found.span.file}:{found.span.line})" if found.span else ""

@@ -1,5 +1,6 @@
 """launch.sh in real bash. torchrun and python3 are fakes that write down what they were given: no rank is started."""
 
+import hashlib
 import json
 import shutil
 import stat
@@ -46,6 +47,10 @@ def recorded(variables: dict[str, str]) -> list[str]:
     return path.read_text().split("\0")[:-1] if path.exists() else []
 
 
+def port_of(name: str) -> int:
+    return 20000 + int(hashlib.sha256(name.encode()).hexdigest()[:16], 16) % 20000
+
+
 def launch(build: Path, cwd: Path, variables: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["bash", build / "launch.sh", *options], cwd=cwd, env=variables, capture_output=True, text=True
@@ -57,7 +62,7 @@ def test_hostile_values_arrive_as_the_plan_says(hostile, tmp_path, fakes):
     assert (done.returncode, done.stderr) == (0, "")
     plan = json.loads((hostile / "plan.json").read_text())
     prepare = ["python3", "-m", "sftc.runtime", "prepare", str(hostile)]
-    meeting = ["--rdzv-endpoint", "first-node:29500"]
+    meeting = ["--rdzv-endpoint", f"first-node:{port_of(plan['name'])}", "--rdzv-id", plan["name"]]
     train = ["torchrun", *plan["torchrun"], *meeting, "-m", "sftc.runtime", "train", str(hostile)]
     assert recorded(fakes) == [*prepare, *train]
     seen = dict(item.split("=", 1) for item in Path(fakes["RECORD"] + ".environment").read_text().split("\0") if item)
@@ -125,7 +130,72 @@ def test_several_nodes_need_a_meeting_point(hostile, tmp_path, fakes):
     assert done.returncode == 1
     assert done.stderr == "launch.sh: MASTER_ADDR is not set; it is the host name of the first node\n"
     assert recorded(fakes) == []
-    assert "--rdzv-endpoint MASTER_ADDR:29500" in launch(hostile, tmp_path, fakes, "--dry-run").stdout
+    assert "--rdzv-endpoint MASTER_ADDR:" in launch(hostile, tmp_path, fakes, "--dry-run").stdout
+
+
+def test_the_nodes_meet_where_torchruns_variables_and_the_job_say(hostile, tmp_path, fakes):
+    fakes |= {"NNODES": "2", "NODE_RANK": "1", "MASTER_PORT": "4711", "SLURM_JOB_ID": "12", "SLURM_RESTART_COUNT": "3"}
+    assert launch(hostile, tmp_path, fakes).returncode == 0
+    words = recorded(fakes)
+    name = json.loads((hostile / "plan.json").read_text())["name"]
+    start = words.index("--rdzv-endpoint")
+    assert words[start : start + 6] == [
+        *("--rdzv-endpoint", "first-node:4711", "--rdzv-id", f"{name}-12-3", "--node-rank", "1")
+    ]
+
+
+def test_the_parts_of_a_heterogeneous_job_meet_under_one_id(hostile, tmp_path, fakes):
+    fakes |= {"SLURM_JOB_ID": "13", "SLURM_JOB_ID_HET_GROUP_0": "12"}
+    launch(hostile, tmp_path, fakes)
+    words = recorded(fakes)
+    assert words[words.index("--rdzv-id") + 1].endswith("-12-0")
+
+
+def test_another_number_of_nodes_than_the_plans_is_refused(hostile, tmp_path, fakes):
+    done = launch(hostile, tmp_path, fakes | {"NNODES": "$(touch pwned)"})
+    assert done.returncode == 1
+    assert done.stderr == "launch.sh: NNODES is $(touch pwned), and the plan has launch.nnodes: 2\n"
+    assert recorded(fakes) == []
+    assert not list(tmp_path.rglob("pwned"))
+
+
+@pytest.fixture
+def secretive(tmp_path: Path, repo_root: Path) -> Path:
+    """A build dir of a recipe that names two secrets, and restarts ranks."""
+    case = repo_root / "tests/golden/cases/slurm-3d.yaml"
+    stated = ["launch.secrets=[WANDB_API_KEY, HF_TOKEN]", "launch.max_restarts=3"]
+    build = tmp_path / "secretive"
+    build.mkdir()
+    for artifact in artifacts(check_recipe(case, "r.yaml", stated)):
+        (build / artifact.path).write_bytes(artifact.content)
+    return build
+
+
+def test_an_unset_secret_is_named_and_nothing_starts(secretive, tmp_path, fakes):
+    done = launch(secretive, tmp_path, fakes | {"WANDB_API_KEY": "planted-1"})
+    assert done.returncode == 1
+    assert done.stderr == "launch.sh: HF_TOKEN is not exported, and launch.secrets names it\n"
+    assert recorded(fakes) == []
+
+
+def test_secrets_are_inherited_and_stand_in_no_word_or_output(secretive, tmp_path, fakes):
+    fakes |= {"WANDB_API_KEY": "planted-1", "HF_TOKEN": "planted-2"}
+    dry = launch(secretive, tmp_path, fakes, "--dry-run")
+    done = launch(secretive, tmp_path, fakes)
+    assert (dry.returncode, done.returncode) == (0, 0)
+    assert "planted" not in dry.stdout + dry.stderr + done.stdout + done.stderr + "".join(recorded(fakes))
+    assert "--max-restarts=3" in recorded(fakes)
+    seen = Path(fakes["RECORD"] + ".environment").read_text()
+    assert "WANDB_API_KEY=planted-1\0" in seen
+    assert "HF_TOKEN=planted-2\0" in seen
+
+
+def test_a_secret_with_a_value_in_the_recipe_is_refused_without_the_value(repo_root):
+    case = repo_root / "tests/golden/cases/slurm-3d.yaml"
+    checked = check_recipe(case, "r.yaml", ["launch.secrets=[MINE]", "launch.environment.MINE=planted"])
+    (found,) = [one for one in checked.diagnostics if one.code == "SFTC453"]
+    assert "`launch.secrets`" in found.message
+    assert "planted" not in str(found)
 
 
 def test_an_unknown_option_is_a_usage_error(hostile, tmp_path, fakes):
@@ -190,7 +260,8 @@ def test_random_strings_arrive_as_the_plan_says(tmp_path, repo_root, fakes, valu
     done = launch(build, tmp_path, fakes)
     assert (done.returncode, done.stderr) == (0, "")
     prepare = ["python3", "-m", "sftc.runtime", "prepare", str(build)]
-    meeting = ["--rdzv-endpoint", "first-node:29500"]
+    name = checked.plan.name
+    meeting = ["--rdzv-endpoint", f"first-node:{port_of(name)}", "--rdzv-id", name]
     train = ["torchrun", *checked.plan.torchrun, *meeting, "-m", "sftc.runtime", "train", str(build)]
     assert recorded(fakes) == [*prepare, *train]
     seen = dict(item.split("=", 1) for item in Path(fakes["RECORD"] + ".environment").read_text().split("\0") if item)

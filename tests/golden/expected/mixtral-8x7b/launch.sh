@@ -17,11 +17,12 @@ if ! (cd -- "$build_dir" && sha256sum --check --strict --quiet SHA256SUMS) >&2; 
   exit 3
 fi
 
-# Where the nodes meet: MASTER_ADDR is the host name of the first one.
-if [[ ${1-} != --dry-run && -z ${MASTER_ADDR-} ]]; then
-  echo "launch.sh: MASTER_ADDR is not set; it is the host name of the first node" >&2
-  exit 1
-fi
+fail() { echo "launch.sh: $*" >&2; exit 1; }
+nnodes=2
+[[ ${NNODES:-$nnodes} == "$nnodes" ]] || fail "NNODES is $NNODES, and the plan has launch.nnodes: $nnodes"
+# Where the nodes meet: MASTER_ADDR is the host name of the first one. The parts of a heterogeneous job share its id.
+[[ ${1-} == --dry-run || -n ${MASTER_ADDR-} ]] || fail "MASTER_ADDR is not set; it is the host name of the first node"
+job=${SLURM_JOB_ID_HET_GROUP_0:-${SLURM_JOB_ID-}}
 environment=(
   PYTHONSAFEPATH=1  # import installed packages only, no folder that lies here
   PYTHONUNBUFFERED=1  # the logs are complete when a rank dies
@@ -34,10 +35,12 @@ train=(
   --nnodes=2
   --nproc-per-node=8
   --rdzv-backend=c10d
-  --rdzv-id=mixtral-8x7b
+  --max-restarts=0
   --log-dir=runs/mixtral-8x7b/logs
   --redirects=1
-  --rdzv-endpoint "${MASTER_ADDR:-MASTER_ADDR}:${MASTER_PORT:-29500}"
+  --rdzv-endpoint "${MASTER_ADDR:-MASTER_ADDR}:${MASTER_PORT:-33140}"
+  --rdzv-id mixtral-8x7b"${job:+-$job-${SLURM_RESTART_COUNT:-0}}"
+  ${NODE_RANK:+--node-rank "$NODE_RANK"}
   -m sftc.runtime train "$build_dir"
 )
 
@@ -54,10 +57,8 @@ case "${1-}" in
     exit 2 ;;
 esac
 
-if ! command -v torchrun > /dev/null; then
-  echo "launch.sh: torchrun is not on PATH; activate the environment in which sftc[runtime] is installed" >&2
-  exit 1
-fi
+command -v torchrun > /dev/null ||
+  fail "torchrun is not on PATH; activate the environment in which sftc[runtime] is installed"
 cd -- "$root"
 export "${environment[@]}"
 "${prepare[@]}"

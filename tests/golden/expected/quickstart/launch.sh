@@ -17,6 +17,9 @@ if ! (cd -- "$build_dir" && sha256sum --check --strict --quiet SHA256SUMS) >&2; 
   exit 3
 fi
 
+fail() { echo "launch.sh: $*" >&2; exit 1; }
+nnodes=1
+[[ ${NNODES:-$nnodes} == "$nnodes" ]] || fail "NNODES is $NNODES, and the plan has launch.nnodes: $nnodes"
 environment=(
   PYTHONSAFEPATH=1  # import installed packages only, no folder that lies here
   PYTHONUNBUFFERED=1  # the logs are complete when a rank dies
@@ -28,6 +31,7 @@ train=(
   --nnodes=1
   --nproc-per-node=1
   --standalone
+  --max-restarts=0
   --log-dir=runs/quickstart/logs
   --redirects=1
   -m sftc.runtime train "$build_dir"
@@ -46,10 +50,8 @@ case "${1-}" in
     exit 2 ;;
 esac
 
-if ! command -v torchrun > /dev/null; then
-  echo "launch.sh: torchrun is not on PATH; activate the environment in which sftc[runtime] is installed" >&2
-  exit 1
-fi
+command -v torchrun > /dev/null ||
+  fail "torchrun is not on PATH; activate the environment in which sftc[runtime] is installed"
 cd -- "$root"
 export "${environment[@]}"
 "${prepare[@]}"
