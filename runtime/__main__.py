@@ -69,6 +69,8 @@ def train(build_dir: Path) -> int:
         raise
     except BaseException as error:  # how Megatron ends is SystemExit, and torch's CheckpointException is no Exception
         return process.fail(error)
+    finally:
+        process.hear_nothing()
     return 0
 
 

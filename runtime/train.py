@@ -113,7 +113,8 @@ def run(build_dir: Path) -> None:
     if record is not None:
         pruned()  # the last one may have been written beside the training
     if outcome == "stopped":
-        process.leave(process.STOPPED, f"{iteration} of {whole.iterations}")
+        saved = "saved" if bundle.value("checkpoint.save") else "nothing saved: `checkpoint.save` is not set"
+        process.leave(process.STOPPED, f"{iteration} of {whole.iterations}, {saved}")
         return
     say(f"done: iteration {iteration}{_learnt(run_path)}")
     if reports:

@@ -4,6 +4,7 @@ launch.sh becomes this process. torchrun would end its ranks 30 seconds after a 
 """
 
 import contextlib
+import fcntl
 import os
 import re
 import signal
@@ -32,6 +33,8 @@ def run(build_dir: Path, command: Sequence[str]) -> int:
     `launch.stop_seconds`, 128 + N ended by a second signal N or a rank killed by it, else the status of the rank that
     failed first. UserError for a foreign build dir.
     """
+    # The ranks write to the same file: without this, each would write over the other's lines.
+    fcntl.fcntl(2, fcntl.F_SETFL, fcntl.fcntl(2, fcntl.F_GETFL) | os.O_APPEND)
     limit = int(read_bundle(build_dir).value("launch.stop_seconds"))
     with tempfile.TemporaryDirectory(prefix="sftc-") as folder:
         return _Watch(Path(folder), limit).run(command)
@@ -104,7 +107,7 @@ class _Watch:
             if stopped is None:
                 return 0
             why = f" by {self._request.name}" if self._request else ""
-            say(f"stopped{why} at iteration {stopped}, saved; start again to go on")
+            say(f"stopped{why} at iteration {stopped}; start again to go on")
             return STOPPED
         found = ROOT_CAUSE.search(report)
         status = int(found[1]) if found else returned
