@@ -1,4 +1,6 @@
-"""What launch.sh starts: `prepare BUILD_DIR` once per node, then under torchrun `train BUILD_DIR` once per rank."""
+"""What launch.sh starts: `prepare BUILD_DIR` once per node, then `watch BUILD_DIR -- torchrun ...`, and under torchrun
+`train BUILD_DIR` once per rank.
+"""
 
 import argparse
 import sys
@@ -16,9 +18,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     for command, purpose in (
         ("prepare", "check the build dir and the start, turn the data into tokens"),
         ("train", "be one rank of the training"),
+        ("watch", "start torchrun, `-- torchrun ...`, and pass signals on to the ranks"),
     ):
         commands.add_parser(command, help=purpose).add_argument("build_dir", type=Path)
-    options = parser.parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    split = words.index("--") if "--" in words else len(words)
+    options = parser.parse_args(words[:split])
+    if options.command == "watch":
+        if not words[split + 1 :]:
+            parser.error("watch: no command behind `--`")
+        return watch(options.build_dir, words[split + 1 :])
     return prepare(options.build_dir) if options.command == "prepare" else train(options.build_dir)
 
 
@@ -35,8 +44,22 @@ def prepare(build_dir: Path) -> int:
     return 0
 
 
+def watch(build_dir: Path, command: Sequence[str]) -> int:
+    """The statuses of watch.run."""
+    from .watch import run
+
+    try:
+        return run(build_dir, command)
+    except UserError as error:
+        from .progress import complain
+
+        complain(error)
+        return 1
+
+
 def train(build_dir: Path) -> int:
     process.die_with_parent()
+    process.speak_past_torchrun()
     process.keep_stderr_clean()
     from .train import run
 
@@ -46,6 +69,8 @@ def train(build_dir: Path) -> int:
         raise
     except BaseException as error:  # how Megatron ends is SystemExit, and torch's CheckpointException is no Exception
         return process.fail(error)
+    finally:
+        process.hear_nothing()
     return 0
 
 

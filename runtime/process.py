@@ -16,6 +16,9 @@ from .progress import complain, say
 from .record import epoch_seconds
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+# The supervisor's folder, its process, and what a rank leaves there: its status, or where it stopped.
+WATCH, WATCH_PID = "SFTC_WATCH", "SFTC_WATCH_PID"
+FAILED, STOPPED = "failed", "stopped"
 
 
 def die_with_parent() -> None:
@@ -43,6 +46,36 @@ def keep_stderr_clean() -> None:
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(levelname)s:%(name)s:%(message)s")
 
 
+def speak_past_torchrun() -> None:
+    """Give this rank the supervisor's stderr. It inherits that of torchrun, whose report goes into a file."""
+    if (pid := os.environ.get(WATCH_PID)) is None:
+        return
+    try:
+        terminal = os.open(f"/proc/{pid}/fd/2", os.O_WRONLY | os.O_APPEND)
+    except OSError:  # a socket, say; the supervisor then prints what torchrun left
+        return
+    os.dup2(terminal, 2)
+    os.close(terminal)
+
+
+def hear_nothing() -> None:
+    """Ignore requests to stop from here on: Python drops its handlers on the way out, and the next one would kill."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def leave(name: str, text: str) -> None:
+    """Tell the supervisor, if there is one. The first rank of this node to do so is believed."""
+    if (folder := os.environ.get(WATCH)) is None:
+        return
+    try:
+        with (Path(folder) / name).open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        if not isinstance(error, FileExistsError):
+            print(f"the supervisor cannot be told: {error}", flush=True)
+
+
 def fail(error: BaseException) -> int:
     """Report what ended this rank and return the exit status: 1 for a user's mistake, 70 for a crash.
 
@@ -50,6 +83,7 @@ def fail(error: BaseException) -> int:
     every other rank fails in its wake. The traceback of a crash is there and in this rank's log.
     """
     mistake = isinstance(error, UserError)
+    leave(FAILED, "1" if mistake else "70")
     text = str(error) if mistake else f"{type(error).__name__}: {error}"
     if not mistake or error.__cause__ is not None:
         traceback.print_exception(error, file=sys.stdout)

@@ -7,11 +7,12 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-from . import megatron, metrics, trackers
+from . import megatron, metrics, process, trackers
 from .bundle import Bundle, read_bundle
 from .checkpoint.keep import prune
 from .checkpoint.start import Start, claim, decide, other_data
 from .device import choose, require_memory
+from .errors import UserError
 from .launch import arguments_of, evaluation, length
 from .pointer import read_pointer
 from .progress import Progress
@@ -87,7 +88,7 @@ def run(build_dir: Path) -> None:
             trackers=trackers.following(bundle, run_path, say),
         )
     step = import_step(bundle.path / "forward_step.py")
-    outcome = "failed"
+    outcome, why, reached = "failed", None, None
     try:
         iteration = megatron.train(
             arguments,
@@ -98,12 +99,23 @@ def run(build_dir: Path) -> None:
             variable_lengths=bundle.value("data.padding") == "longest",
         )
         outcome = "complete" if iteration >= whole.iterations else "stopped"
+        reached, why = iteration, megatron.stopped_by() if outcome == "stopped" else None
+    except BaseException as error:
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        if isinstance(error, UserError):
+            why = error.message.splitlines()[0]
+        raise
     finally:
         progress.close()  # what comes next on the terminal may be an error, on a line of its own
         observer.ended(outcome)
+        if record is not None:
+            record.ended(iteration=reached, outcome=outcome, why=why)
     if record is not None:
-        record.ended(iteration=iteration, outcome=outcome)
         pruned()  # the last one may have been written beside the training
+    if outcome == "stopped":
+        saved = "saved" if bundle.value("checkpoint.save") else "nothing saved: `checkpoint.save` is not set"
+        process.leave(process.STOPPED, f"{iteration} of {whole.iterations}, {saved}")
+        return
     say(f"done: iteration {iteration}{_learnt(run_path)}")
     if reports:
         _export(bundle, run_path, iteration, say)

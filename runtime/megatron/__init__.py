@@ -4,6 +4,7 @@ from .arguments import parse, read_argument_file, require_layers, require_target
 from .model import FirstWeights, LayerSpec
 from .news import Flops, Observer, Step
 from .parameters import Slot
+from .stopping import reason as stopped_by
 from .training import train
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "read_argument_file",
     "require_layers",
     "require_target",
+    "stopped_by",
     "train",
 ]

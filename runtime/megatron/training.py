@@ -20,6 +20,7 @@ from .mends import (
 )
 from .model import FirstWeights, LayerSpec, Model
 from .news import News, Observer
+from .stopping import OPTIONS, listen
 
 
 def train(
@@ -51,7 +52,8 @@ def train(
     mend_tracker()
     mend_query_projection()
     mend_random_state(training)
-    args = parse(arguments)
+    listen()
+    args = parse([*arguments, *OPTIONS])
     model = Model(layer_spec=layer_spec, first_weights=first_weights, variable_lengths=variable_lengths)
     line = release_line()
     news = News(args, observer)

@@ -1,0 +1,153 @@
+"""The supervisor of torchrun: passes a request to stop on to the ranks, bounds its time, and returns a true status.
+
+launch.sh becomes this process. torchrun would end its ranks 30 seconds after a signal, and always ends with 1.
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+from . import process
+from .bundle import read_bundle
+from .progress import say
+from .record import Stopwatch
+
+STOPPED = 75  # EX_TEMPFAIL: saved and not complete
+TIMED_OUT = 124  # as of timeout(1)
+INTERVAL = 0.5  # seconds between two looks
+REQUESTS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+# How torchrun reports the exit status of the rank that failed first, below that headline.
+ROOT_CAUSE = re.compile(r"Root Cause.*?exitcode\s*:\s*(-?\d+)", re.DOTALL)
+
+
+def run(build_dir: Path, command: Sequence[str]) -> int:
+    """Start `command` and return when it has ended: 0 complete, 75 stopped and saved, 124 not saved within
+    `launch.stop_seconds`, 128 + N ended by a second signal N or a rank killed by it, else the status of the rank that
+    failed first. UserError for a foreign build dir.
+    """
+    # The ranks write to the same file: without this, each would write over the other's lines.
+    fcntl.fcntl(2, fcntl.F_SETFL, fcntl.fcntl(2, fcntl.F_GETFL) | os.O_APPEND)
+    limit = int(read_bundle(build_dir).value("launch.stop_seconds"))
+    with tempfile.TemporaryDirectory(prefix="sftc-") as folder:
+        return _Watch(Path(folder), limit).run(command)
+
+
+class _Watch:
+    def __init__(self, folder: Path, limit: int) -> None:
+        self._folder = folder
+        self._limit = limit
+        self._request: signal.Signals | None = None
+        self._again: signal.Signals | None = None  # the second one
+
+    def run(self, command: Sequence[str]) -> int:
+        before = {number: signal.signal(number, self._note) for number in REQUESTS}
+        report = self._folder / "torchrun"
+        try:
+            with report.open("w", encoding="utf-8") as file:
+                child = subprocess.Popen(
+                    command,
+                    stderr=file,
+                    start_new_session=True,  # what the terminal sends to its group comes here only
+                    preexec_fn=_prepare,
+                    env={**os.environ, process.WATCH: str(self._folder), process.WATCH_PID: str(os.getpid())},
+                )
+            try:
+                killed = self._wait(child)
+            finally:
+                _end(child)
+            return self._status(child.returncode, killed, report.read_text(encoding="utf-8", errors="replace"))
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        if self._request is None:
+            self._request = signal.Signals(number)
+        elif number != signal.SIGUSR1:
+            self._again = signal.Signals(number)
+
+    def _wait(self, child: subprocess.Popen[bytes]) -> int | None:
+        """None once the child has ended, or the status with which it is to be killed."""
+        clock, passed, is_told = Stopwatch(), 0.0, False
+        while True:
+            try:
+                child.wait(timeout=INTERVAL)
+                return None
+            except subprocess.TimeoutExpired:
+                lap = clock.lap()
+            if self._again is not None:
+                say(f"a second signal, {self._again.name}: ended at once, nothing is saved")
+                return 128 + self._again
+            if self._request is None:
+                continue
+            if not is_told:
+                is_told, lap = True, 0.0
+                say(f"{self._request.name}: saving after this iteration, then leaving (within {self._limit} s)")
+            passed += lap
+            if passed > self._limit:
+                say(f"error: not saved within {self._limit} s after {self._request.name} (`launch.stop_seconds`)")
+                return TIMED_OUT
+            # Again and again: a rank that has just been started does not listen yet, and ignores it.
+            for pid in _children(child.pid):
+                _kill(pid, signal.SIGUSR1)
+
+    def _status(self, returned: int, killed: int | None, report: str) -> int:
+        if killed is not None:
+            return killed
+        if returned == 0:
+            stopped = _text(self._folder / process.STOPPED)
+            if stopped is None:
+                return 0
+            why = f" by {self._request.name}" if self._request else ""
+            say(f"stopped{why} at iteration {stopped}; start again to go on")
+            return STOPPED
+        found = ROOT_CAUSE.search(report)
+        status = int(found[1]) if found else returned
+        # A rank that is killed leaves nothing, and the others fail in its wake. torchrun itself sends SIGTERM.
+        if status < 0 and status != -signal.SIGTERM:
+            say(f"error: a rank was killed by {signal.Signals(-status).name}")
+            return 128 - status
+        if (failed := _text(self._folder / process.FAILED)) is not None:
+            return int(failed)
+        sys.stderr.write(report)
+        return 128 - status if status < 0 else status
+
+
+def _prepare() -> None:
+    """In the child. What ignores a signal still does so after exec: torchrun, and each rank until it listens."""
+    process.die_with_parent()
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """The ranks are killed when torchrun is: see process.die_with_parent."""
+    if child.poll() is None:
+        for pid in _children(child.pid):
+            _kill(pid, signal.SIGKILL)
+        child.kill()
+        child.wait()
+
+
+def _children(parent: int) -> Iterator[int]:
+    for path in Path(f"/proc/{parent}/task").glob("*/children"):
+        yield from map(int, (_text(path) or "").split())
+
+
+def _kill(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return None
