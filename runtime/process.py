@@ -8,6 +8,8 @@ import signal
 import sys
 import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -19,6 +21,7 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # The supervisor's folder, its process, and what a rank leaves there: its status, or where it stopped.
 WATCH, WATCH_PID = "SFTC_WATCH", "SFTC_WATCH_PID"
 FAILED, STOPPED = "failed", "stopped"
+REQUEST = "request"  # what the supervisor leaves there: the name of the signal that it passes on as SIGUSR1
 
 
 def die_with_parent() -> None:
@@ -58,10 +61,30 @@ def speak_past_torchrun() -> None:
     os.close(terminal)
 
 
+@contextmanager
+def deaf_children() -> Iterator[None]:
+    """Processes started meanwhile hear no request to stop. Slurm sends it to all processes of a step, and what writes
+    a checkpoint for a rank has to outlive it. This process hears what came meanwhile at the end.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def hear_nothing() -> None:
     """Ignore requests to stop from here on: Python drops its handlers on the way out, and the next one would kill."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+
+
+def requested() -> str | None:
+    """The signal that asked the supervisor to stop the run; None if there is no supervisor or none came."""
+    try:
+        return (Path(os.environ[WATCH]) / REQUEST).read_text(encoding="utf-8")
+    except (KeyError, OSError):
+        return None
 
 
 def leave(name: str, text: str) -> None:

@@ -99,7 +99,8 @@ def run(build_dir: Path) -> None:
             variable_lengths=bundle.value("data.padding") == "longest",
         )
         outcome = "complete" if iteration >= whole.iterations else "stopped"
-        reached, why = iteration, megatron.stopped_by() if outcome == "stopped" else None
+        reached = iteration
+        why = process.requested() or megatron.stopped_by() if outcome == "stopped" else None
     except BaseException as error:
         why = f"{type(error).__name__}: {error}".splitlines()[0]
         if isinstance(error, UserError):

@@ -90,6 +90,7 @@ class _Watch:
                 continue
             if not is_told:
                 is_told, lap = True, 0.0
+                (self._folder / process.REQUEST).write_text(self._request.name, encoding="utf-8")
                 say(f"{self._request.name}: saving after this iteration, then leaving (within {self._limit} s)")
             passed += lap
             if passed > self._limit:

@@ -12,7 +12,7 @@ from multiprocessing.managers import SyncManager
 from typing import Any
 
 from ..errors import UserError
-from ..process import die_with_parent, fail
+from ..process import deaf_children, die_with_parent, fail
 
 STRATEGIES = "megatron.core.dist_checkpointing.strategies"
 
@@ -28,7 +28,8 @@ def mend_save_helper() -> None:
     def results_queue(mp_mode: str = "spawn") -> Any:
         if module._results_queue is None:
             manager = SyncManager(ctx=multiprocessing.get_context(mp_mode))
-            manager.start(initializer=die_with_parent)
+            with deaf_children():
+                manager.start(initializer=die_with_parent)
             module._results_queue = manager.Queue()
         return module._results_queue
 
@@ -51,7 +52,8 @@ def mend_async_worker() -> None:
     @wraps(start)
     def started(*args: Any, **kwargs: Any) -> Any:
         is_new = caller._persistent_process is None
-        process = start(*args, **kwargs)
+        with deaf_children():
+            process = start(*args, **kwargs)
         if is_new:
             threading.Thread(target=_miss, args=(process, is_expected), daemon=True).start()
         return process

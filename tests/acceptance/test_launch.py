@@ -63,7 +63,8 @@ def test_hostile_values_arrive_as_the_plan_says(hostile, tmp_path, fakes):
     plan = json.loads((hostile / "plan.json").read_text())
     prepare = ["python3", "-m", "sftc.runtime", "prepare", str(hostile)]
     meeting = ["--rdzv-endpoint", f"first-node:{port_of(plan['name'])}", "--rdzv-id", plan["name"]]
-    train = ["torchrun", *plan["torchrun"], *meeting, "-m", "sftc.runtime", "train", str(hostile)]
+    watch = ["python3", "-m", "sftc.runtime", "watch", str(hostile), "--"]
+    train = [*watch, "torchrun", *plan["torchrun"], *meeting, "-m", "sftc.runtime", "train", str(hostile)]
     assert recorded(fakes) == [*prepare, *train]
     seen = dict(item.split("=", 1) for item in Path(fakes["RECORD"] + ".environment").read_text().split("\0") if item)
     for variable in plan["environment"]:
@@ -262,7 +263,8 @@ def test_random_strings_arrive_as_the_plan_says(tmp_path, repo_root, fakes, valu
     prepare = ["python3", "-m", "sftc.runtime", "prepare", str(build)]
     name = checked.plan.name
     meeting = ["--rdzv-endpoint", f"first-node:{port_of(name)}", "--rdzv-id", name]
-    train = ["torchrun", *checked.plan.torchrun, *meeting, "-m", "sftc.runtime", "train", str(build)]
+    watch = ["python3", "-m", "sftc.runtime", "watch", str(build), "--"]
+    train = [*watch, "torchrun", *checked.plan.torchrun, *meeting, "-m", "sftc.runtime", "train", str(build)]
     assert recorded(fakes) == [*prepare, *train]
     seen = dict(item.split("=", 1) for item in Path(fakes["RECORD"] + ".environment").read_text().split("\0") if item)
     assert {one.name: seen[one.name] for one in checked.plan.environment} == {

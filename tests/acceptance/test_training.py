@@ -100,31 +100,48 @@ def test_its_weights_start_another_run(trained: "tuple[Path, str]", repo_root: P
     assert lines[0]["learning_rate"] == pytest.approx(1e-3), "half of the peak: the warm-up begins anew"
 
 
-def test_a_killed_quickstart_goes_on_as_if_nothing_had_happened(repo_root: Path, tmp_path: Path) -> None:
-    """Killed between two checkpoints, the whole process group at once; then the same command again."""
+def interrupt(build: Path, cwd: Path, run: Path, number: signal.Signals) -> "tuple[int, str]":
+    """Launch, send the signal to its process group after iteration 6: the status, and what was said."""
+    with (cwd / "err").open("w") as stderr:
+        line = ["bash", build / "launch.sh"]
+        job = subprocess.Popen(line, cwd=cwd, env=user_environment(), stderr=stderr, start_new_session=True)
+    deadline = time.monotonic() + LIMIT
+    while not any(line["iteration"] >= 6 for line in metrics(run)):
+        assert job.poll() is None, (cwd / "err").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(job.pid, number)
+    return job.wait(timeout=LIMIT), (cwd / "err").read_text()
+
+
+def test_an_interrupted_quickstart_goes_on_as_if_nothing_had_happened(repo_root: Path, tmp_path: Path) -> None:
+    """Killed between two checkpoints, or asked to stop by a signal; then the same command again."""
     runs = {}
-    for name in ("undisturbed", "killed"):
+    for name in ("undisturbed", "SIGKILL", "SIGUSR1", "SIGTERM"):
         cwd = tmp_path / name
         cwd.mkdir()
-        build = compile_recipe(short_quickstart(repo_root, cwd), cwd)
+        recipe = short_quickstart(repo_root, cwd)
+        recipe.write_text(recipe.read_text().replace("num_workers: 0", "num_workers: 1"))  # it leaves, too
+        build = compile_recipe(recipe, cwd)
         runs[name] = cwd / "runs/quickstart"
-        if name == "killed":
-            line = ["bash", build / "launch.sh"]
-            with (cwd / "err").open("w") as stderr:
-                job = subprocess.Popen(line, cwd=cwd, env=user_environment(), stderr=stderr, start_new_session=True)
-            deadline = time.monotonic() + LIMIT
-            while not any(line["iteration"] >= 6 for line in metrics(runs[name])):
-                assert job.poll() is None, (cwd / "err").read_text()
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
-            os.killpg(job.pid, signal.SIGKILL)
-            job.wait()
+        if name != "undisturbed":
+            status, said = interrupt(build, cwd, runs[name], signal.Signals[name])
             assert len(learnt(runs[name])) < 14
+            if name != "SIGKILL":
+                assert status == 75, said
+                assert f"{name}: saving after this iteration, then leaving (within 300 s)" in said
+                saved = int((runs[name] / "checkpoints/latest_checkpointed_iteration.txt").read_text())
+                assert f"stopped by {name} at iteration {saved} of 12, saved; start again to go on" in said
+                assert max(line["iteration"] for line in metrics(runs[name])) == saved >= 6
+                start = json.loads((runs[name] / "run.json").read_text())["starts"][-1]
+                assert (start["outcome"], start["why"], start["ended_at_iteration"]) == ("stopped", name, saved)
+                assert "Traceback" not in said
         done = launch(build, cwd)
         assert done.returncode == 0, done.stderr
-        assert ("resuming" in done.stderr) == (name == "killed")
+        assert ("resuming" in done.stderr) == (name != "undisturbed")
     assert len(learnt(runs["undisturbed"])) == 12 + 2
-    assert learnt(runs["killed"]) == learnt(runs["undisturbed"])
+    for name, run in runs.items():
+        assert learnt(run) == learnt(runs["undisturbed"]), name
 
 
 def test_real_rows_through_a_real_tokenizer(repo_root: Path, tmp_path: Path, shared: Path) -> None:

@@ -74,7 +74,7 @@ def test_lines_of_a_script_say_which_values_they_show() -> None:
     assert "launch.nnodes" in keys("launch.sh", "--nnodes=2")
     assert "launch.environment.NCCL_DEBUG" in keys("launch.sh", "NCCL_DEBUG=WARN")
     assert "megatron.path" in keys("launch.sh", "PYTHONPATH=")
-    assert "launch.nnodes" in keys("launch.sh", "if [[ ${1-} != --dry-run && -z")
+    assert "launch.nnodes" in keys("launch.sh", "[[ ${1-} == --dry-run || -n ${MASTER_ADDR")
     assert "launch.slurm.account" in keys("launch.sbatch", "#SBATCH --account")
     assert "name" in keys("launch.sbatch", "#SBATCH --job-name")
     assert "train.seq_length" in keys("forward_step.py", "SEQ_LENGTH =")

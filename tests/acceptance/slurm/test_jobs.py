@@ -56,7 +56,7 @@ def test_every_node_runs_one_task_and_meets_at_the_first(job: Submit) -> None:
 
 
 def test_a_failing_rank_fails_the_job_and_it_is_not_tried_again(job: Submit) -> None:
-    done = job("fails", f"[[ $SLURM_PROCID == 1 ]] && exit 7; {WAITS}")
+    done = job("fails", f"[[ $SLURM_PROCID == 1 ]] && {{ sleep 3; exit 7; }}; {WAITS}")
     assert done.ended() == "FAILED 1:0 Restarts=0"
     assert "task 1: Exited with exit code 7" in done.text()
     assert "launch.sbatch: not requeued: every node answers, so the run itself failed" in done.text()

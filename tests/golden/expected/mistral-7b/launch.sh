@@ -28,6 +28,7 @@ environment=(
 )
 prepare=(python3 -m sftc.runtime prepare "$build_dir")
 train=(
+  python3 -m sftc.runtime watch "$build_dir" --
   torchrun
   --nnodes=1
   --nproc-per-node=8
