@@ -10,6 +10,7 @@ MODULES = {
     "data": "sftc.runtime.data.commands",
     "export": "sftc.runtime.hf.commands",
     "lock": "sftc.runtime.lock.commands",
+    "preflight": "sftc.runtime.preflight.commands",
     "runs": "sftc.runtime.runs.commands",
 }
 EXTRAS = {"data": "data", "export": "runtime"}

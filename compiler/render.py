@@ -7,7 +7,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
 from math import lcm
@@ -16,6 +16,8 @@ from typing import Any
 import jinja2
 
 from . import __version__, launcher, slurm
+from .estimate.sizes import sizes_of
+from .estimate.work import disk_of
 from .plan import Argument, Plan
 from .quoting import (
     ArgumentLine,
@@ -220,6 +222,8 @@ def _plan_json(plan: Plan) -> bytes:
         ],
         "environment": [{"name": item.name, "value": item.value, "reason": item.reason} for item in plan.environment],
         "torchrun": list(plan.torchrun),
+        "port": launcher.port(plan),
+        "disk": asdict(disk_of(plan, sizes_of(plan))),
         "hooks": [{"name": hook.name, "target": hook.target, "takes": list(hook.takes)} for hook in plan.hooks],
     }
     return to_json(document)

@@ -1,5 +1,5 @@
-"""What launch.sh starts: `prepare BUILD_DIR` once per node, then `watch BUILD_DIR -- torchrun ...`, and under torchrun
-`train BUILD_DIR` once per rank.
+"""What launch.sh starts: `prepare BUILD_DIR` and `preflight BUILD_DIR` once per node, then `watch BUILD_DIR -- torchrun
+...`, and under torchrun `train BUILD_DIR` once per rank.
 """
 
 import argparse
@@ -17,6 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     for command, purpose in (
         ("prepare", "check the build dir and the start, turn the data into tokens"),
+        ("preflight", "check this node and, with the others, all of them"),
         ("train", "be one rank of the training"),
         ("watch", "start torchrun, `-- torchrun ...`, and pass signals on to the ranks"),
     ):
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not words[split + 1 :]:
             parser.error("watch: no command behind `--`")
         return watch(options.build_dir, words[split + 1 :])
-    return prepare(options.build_dir) if options.command == "prepare" else train(options.build_dir)
+    return {"prepare": prepare, "preflight": preflight, "train": train}[options.command](options.build_dir)
 
 
 def prepare(build_dir: Path) -> int:
@@ -42,6 +43,12 @@ def prepare(build_dir: Path) -> int:
         complain(error)
         return 1
     return 0
+
+
+def preflight(build_dir: Path) -> int:
+    from .preflight.commands import run
+
+    return run(build_dir)
 
 
 def watch(build_dir: Path, command: Sequence[str]) -> int:

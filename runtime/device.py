@@ -31,14 +31,19 @@ def choose(asked: str) -> Device:
     return "cpu"
 
 
+def memory_of(hardware: str) -> int:
+    """Bytes that a device of `launch.hardware` has."""
+    table = json.loads((files("sftc.schema") / "hardware.json").read_text(encoding="utf-8"))
+    return int(table["devices"][hardware]["memory"])
+
+
 def require_memory(hardware: str | None) -> None:
     """UserError if the GPU of this rank has less memory than `launch.hardware` says, which the recipe was sized for."""
     if hardware is None:
         return
     import torch
 
-    table = json.loads((files("sftc.schema") / "hardware.json").read_text(encoding="utf-8"))
-    wanted = table["devices"][hardware]["memory"]
+    wanted = memory_of(hardware)
     found = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
     if found < SLACK * wanted:
         raise UserError(

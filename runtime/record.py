@@ -28,6 +28,15 @@ def epoch_seconds() -> float:
     return time.time()
 
 
+def host_name() -> str:
+    return socket.gethostname()
+
+
+def packages() -> dict[str, str]:
+    """The versions of those of PACKAGES that are installed. Imports none of them."""
+    return {name: found for name in PACKAGES if (found := _version(name))}
+
+
 class Stopwatch:
     """Time spent training: seconds since the last lap, without what was paused."""
 
@@ -108,12 +117,12 @@ def _now() -> str:
 
 def _machine() -> Mapping[str, Any]:
     return {
-        "host": socket.gethostname(),
+        "host": host_name(),
         "platform": platform.platform(),
         "python": platform.python_version(),
         "directory": str(Path.cwd()),
         "git_commit": _git_commit(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": packages(),
         "gpus": _gpus(),
         **{name: os.environ[variable] for name, variable in SLURM.items() if variable in os.environ},
     }

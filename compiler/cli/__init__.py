@@ -30,6 +30,7 @@ COMMANDS = {
     "explain": "explain:explain",
     "migrate": "migrate:migrate",
     "data": "data:data",
+    "preflight": "preflight:preflight",
     "runs": "runs:runs",
     "report": "report:report_command",
     "export": "export:export",

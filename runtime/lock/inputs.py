@@ -42,10 +42,10 @@ def inputs_of(value: Callable[[str], Any]) -> Iterator[Input]:
     settings = DataSettings.from_plan(value, Path())
     for sources in settings.splits().values():
         for source in sources:
-            yield _rows(source, settings.is_pretrain)
-    yield _tokenizer(str(value("tokenizer.path")))
+            yield rows_of(source, settings.is_pretrain)
+    yield tokenizer_of(str(value("tokenizer.path")))
     if value(LOAD) is not None:
-        yield _weights(str(value(LOAD)))
+        yield weights_of(str(value(LOAD)))
 
 
 def files_now(kind: Kind, path: str, key: str) -> list[Path]:
@@ -59,7 +59,8 @@ def files_now(kind: Kind, path: str, key: str) -> list[Path]:
     return []
 
 
-def _rows(source: Source, is_pretrain: bool) -> Input:
+def rows_of(source: Source, is_pretrain: bool) -> Input:
+    """UserError if they are not there, or lie on the hub without a commit."""
     if hub.is_hub(source.path):
         if not hub.is_pinned(source.path):
             raise UserError(
@@ -76,14 +77,16 @@ def _rows(source: Source, is_pretrain: bool) -> Input:
     return Input(key=source.key, path=source.path, kind="rows", digested=found)
 
 
-def _tokenizer(path: str) -> Input:
+def tokenizer_of(path: str) -> Input:
+    """UserError if a file that every tokenizer has is not there."""
     found = files_now("tokenizer", path, TOKENIZER_KEY)
     if missing := [name for name in NEEDED if Path(path) / name not in found]:
         raise UserError(f"`{TOKENIZER_KEY}`: there is no `{Path(path) / missing[0]}`", relative_to())
     return Input(key=TOKENIZER_KEY, path=path, kind="tokenizer", digested=tuple(found))
 
 
-def _weights(load: str) -> Input:
+def weights_of(load: str) -> Input:
+    """Of a `model.load`. UserError if it holds none."""
     if load.startswith(HUGGING_FACE):
         files = (Path(load.removeprefix(HUGGING_FACE)) / "config.json", *files_now("hugging_face", load, LOAD))
         return Input(key=LOAD, path=load, kind="hugging_face", digested=files)

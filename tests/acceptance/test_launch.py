@@ -61,11 +61,13 @@ def test_hostile_values_arrive_as_the_plan_says(hostile, tmp_path, fakes):
     done = launch(hostile, tmp_path, fakes)
     assert (done.returncode, done.stderr) == (0, "")
     plan = json.loads((hostile / "plan.json").read_text())
-    prepare = ["python3", "-m", "sftc.runtime", "prepare", str(hostile)]
+    before = [
+        word for name in ("prepare", "preflight") for word in ("python3", "-m", "sftc.runtime", name, str(hostile))
+    ]
     meeting = ["--rdzv-endpoint", f"first-node:{port_of(plan['name'])}", "--rdzv-id", plan["name"]]
     watch = ["python3", "-m", "sftc.runtime", "watch", str(hostile), "--"]
     train = [*watch, "torchrun", *plan["torchrun"], *meeting, "-m", "sftc.runtime", "train", str(hostile)]
-    assert recorded(fakes) == [*prepare, *train]
+    assert recorded(fakes) == [*before, *train]
     seen = dict(item.split("=", 1) for item in Path(fakes["RECORD"] + ".environment").read_text().split("\0") if item)
     for variable in plan["environment"]:
         assert seen[variable["name"]] == variable["value"]
@@ -112,6 +114,27 @@ def test_a_failed_preparation_starts_no_rank(hostile, tmp_path, fakes):
     python.write_text("#!/usr/bin/env bash\nexit 1\n")
     assert launch(hostile, tmp_path, fakes).returncode == 1
     assert recorded(fakes) == []
+
+
+def test_a_failed_preflight_starts_no_rank(hostile, tmp_path, fakes):
+    python = tmp_path / "fakes/python3"
+    python.write_text("#!/usr/bin/env bash\n[[ $3 != preflight ]] || exit 1\n")
+    assert launch(hostile, tmp_path, fakes).returncode == 1
+    assert recorded(fakes) == []
+
+
+def test_without_a_preflight_it_says_so(hostile, tmp_path, fakes):
+    done = launch(hostile, tmp_path, fakes, "--no-preflight")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "launch.sh: no preflight, as --no-preflight asks\n"
+    assert [word for word in recorded(fakes) if word in ("prepare", "preflight", "watch")] == ["prepare", "watch"]
+
+
+@pytest.mark.parametrize("words", [("--dry-run", "--no-preflight"), ("--no-preflight", "--dry-run"), ("", "x")])
+def test_two_options_are_one_too_many(hostile, tmp_path, fakes, words):
+    done = launch(hostile, tmp_path, fakes, *words)
+    assert (done.returncode, recorded(fakes)) == (2, [])
+    assert done.stderr == "usage: bash launch.sh [--dry-run | --no-preflight]\n"
 
 
 def test_without_torchrun_there_is_one_sentence(hostile, tmp_path, fakes):
@@ -202,7 +225,7 @@ def test_a_secret_with_a_value_in_the_recipe_is_refused_without_the_value(repo_r
 def test_an_unknown_option_is_a_usage_error(hostile, tmp_path, fakes):
     done = launch(hostile, tmp_path, fakes, "--dryrun")
     assert done.returncode == 2
-    assert done.stderr == "usage: bash launch.sh [--dry-run]\n"
+    assert done.stderr == "usage: bash launch.sh [--dry-run | --no-preflight]\n"
     assert recorded(fakes) == []
 
 
@@ -260,12 +283,12 @@ def test_random_strings_arrive_as_the_plan_says(tmp_path, repo_root, fakes, valu
     Path(fakes["RECORD"]).unlink(missing_ok=True)
     done = launch(build, tmp_path, fakes)
     assert (done.returncode, done.stderr) == (0, "")
-    prepare = ["python3", "-m", "sftc.runtime", "prepare", str(build)]
+    before = [word for name in ("prepare", "preflight") for word in ("python3", "-m", "sftc.runtime", name, str(build))]
     name = checked.plan.name
     meeting = ["--rdzv-endpoint", f"first-node:{port_of(name)}", "--rdzv-id", name]
     watch = ["python3", "-m", "sftc.runtime", "watch", str(build), "--"]
     train = [*watch, "torchrun", *checked.plan.torchrun, *meeting, "-m", "sftc.runtime", "train", str(build)]
-    assert recorded(fakes) == [*prepare, *train]
+    assert recorded(fakes) == [*before, *train]
     seen = dict(item.split("=", 1) for item in Path(fakes["RECORD"] + ".environment").read_text().split("\0") if item)
     assert {one.name: seen[one.name] for one in checked.plan.environment} == {
         one.name: one.value for one in checked.plan.environment

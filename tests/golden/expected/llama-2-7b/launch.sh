@@ -2,8 +2,9 @@
 # Starts the run llama-2-7b. Written by sftc 0.1.0 for Megatron-Core 0.19;
 # plan.json holds every value with its origin.
 #
-#   bash launch.sh             check these files, prepare the data, train; a second start resumes the first
-#   bash launch.sh --dry-run   check these files, then print the commands instead of running them
+#   bash launch.sh                  check these files, prepare the data, check this machine, train; or go on
+#   bash launch.sh --no-preflight   the same without checking the machine
+#   bash launch.sh --dry-run        check these files, then print the commands instead of running them
 #
 # Run-time paths are relative to the directory in which this is started, or to SFTC_ROOT.
 set -euo pipefail
@@ -27,6 +28,7 @@ environment=(
   OMP_NUM_THREADS=1  # one compute thread per rank: the same sums on every machine, no stalls on a busy one
 )
 prepare=(python3 -m sftc.runtime prepare "$build_dir")
+preflight=(python3 -m sftc.runtime preflight "$build_dir")
 train=(
   python3 -m sftc.runtime watch "$build_dir" --
   torchrun
@@ -39,16 +41,18 @@ train=(
   -m sftc.runtime train "$build_dir"
 )
 
-case "${1-}" in
+case "$*" in
   "") ;;
+  --no-preflight) preflight=(echo "launch.sh: no preflight, as --no-preflight asks") ;;
   --dry-run)
     printf 'cd -- %q\n' "$root"
     printf 'export'; printf ' %q' "${environment[@]}"; printf '\n'
     printf '%q ' "${prepare[@]}"; printf '\n'
+    printf '%q ' "${preflight[@]}"; printf '\n'
     printf '%q ' "${train[@]}"; printf '\n'
     exit 0 ;;
   *)
-    echo "usage: bash launch.sh [--dry-run]" >&2
+    echo "usage: bash launch.sh [--dry-run | --no-preflight]" >&2
     exit 2 ;;
 esac
 
@@ -57,4 +61,5 @@ command -v torchrun > /dev/null ||
 cd -- "$root"
 export "${environment[@]}"
 "${prepare[@]}"
+"${preflight[@]}" >&2
 exec "${train[@]}"

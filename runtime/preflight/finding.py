@@ -1,0 +1,100 @@
+"""What a check found on a node, in words that are the same on every node that is alike: the table groups by them."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from ..errors import UserError
+
+type Status = Literal["ok", "skipped", "warning", "failed"]
+
+# In the order in which they are shown.
+CHECKS = (
+    "nodes",
+    "port",
+    "build",
+    "versions",
+    "devices",
+    "data",
+    "tokenizer",
+    "weights",
+    "paths",
+    "shared",
+    "disk",
+    "shm",
+    "memlock",
+    "clock",
+    "all-reduce",
+)
+SLOW = 15.0  # seconds after which a file system counts as one that does not answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """`text` says what was found, with its numbers; `help` what to do about it, in one line."""
+
+    check: str
+    status: Status
+    text: str
+    help: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def of(check: str, error: UserError) -> "Finding":
+        message = "; ".join(line.strip() for line in error.message.splitlines())
+        return Finding(check=check, status="failed", text=message, help=error.help)
+
+
+@dataclass(slots=True)
+class Findings:
+    """All that one node found. `facts` are what the nodes have to agree on, by name."""
+
+    items: list[Finding] = field(default_factory=list)
+    facts: dict[str, str] = field(default_factory=dict)
+
+    def add(self, check: str, status: Status, text: str, help: str | None = None) -> None:
+        self.items.append(Finding(check=check, status=status, text=text, help=help))
+
+    def failed(self, *checks: str) -> bool:
+        """Whether one of these checks failed here."""
+        return any(item.status == "failed" and item.check in checks for item in self.items)
+
+    def take(self, other: "Findings") -> None:
+        self.items += other.items
+        self.facts |= other.facts
+
+
+def together(checks: Mapping[str, Callable[[Findings], None]], seconds: Mapping[str, float]) -> Findings:
+    """What the checks find, each in a thread of its own. A UserError is what it found; one that has not ended after its
+    `seconds`, SLOW if it has none, is left behind: a file system that hangs lets nobody go.
+    """
+    found = {name: Findings() for name in checks}
+    raised: dict[str, BaseException] = {}
+
+    def run(name: str) -> None:
+        try:
+            checks[name](found[name])
+        except UserError as error:
+            found[name].items.append(Finding.of(name, error))
+        except BaseException as error:
+            raised[name] = error
+
+    threads = {name: threading.Thread(target=run, args=(name,), daemon=True) for name in checks}
+    began = time.monotonic()
+    for thread in threads.values():
+        thread.start()
+    whole = Findings()
+    for name, thread in threads.items():
+        limit = seconds.get(name, SLOW)
+        thread.join(max(0.0, began + limit - time.monotonic()))
+        if thread.is_alive():
+            whole.add(name, "failed", f"not answered within {limit:g} s", "look whether a file system hangs here")
+            continue
+        if name in raised:
+            raise raised[name]
+        whole.take(found[name])
+    return whole
