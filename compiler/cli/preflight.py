@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from ..reach import reach
-from .shared import at_root
+from .shared import at_root, colour
 
 
 @click.command()
@@ -25,4 +25,4 @@ def preflight(build_dir: Path, as_json: bool) -> None:
     """
     build = build_dir.absolute()
     with at_root():
-        sys.exit(reach("preflight").show(build, as_json=as_json))
+        sys.exit(reach("preflight").show(build, as_json=as_json, colour=colour(sys.stdout)))

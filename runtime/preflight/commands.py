@@ -29,33 +29,33 @@ def run(build_dir: Path) -> int:
     """For launch.sh, on every node: 0 if all may go on, 1 on every node if one of them may not. One line where all is
     fine, the table where it is not, from the first node.
     """
-    return _preflight(build_dir, "brief")
+    return _preflight(build_dir, "brief", sys.stderr.isatty() and "NO_COLOR" not in os.environ)
 
 
-def show(build_dir: Path, *, as_json: bool) -> int:
+def show(build_dir: Path, *, as_json: bool, colour: bool) -> int:
     """The same for a person, with the table or its JSON on stdout, and in the environment that launch.sh would make."""
-    return _preflight(build_dir, "json" if as_json else "table")
+    return _preflight(build_dir, "json" if as_json else "table", colour)
 
 
-def _preflight(build_dir: Path, style: Style) -> int:
+def _preflight(build_dir: Path, style: Style, colour: bool) -> int:
     clock = Stopwatch()
     with _interruptible():
         try:
             bundle = read_bundle(build_dir)
             if style != "brief":
                 _export(bundle)
-            return _check(bundle, style, clock)
+            return _check(bundle, style, colour, clock)
         except UserError as error:
             complain(error)
             return 1
 
 
-def _check(bundle: Bundle, style: Style, clock: Stopwatch) -> int:
+def _check(bundle: Bundle, style: Style, colour: bool, clock: Stopwatch) -> int:
     nnodes, count = (int(bundle.value(f"launch.{name}")) for name in ("nnodes", "nproc_per_node"))
     at = endpoint(bundle.name, bundle.plan.get("port"), nnodes) if nnodes > 1 else None
 
     def told(nodes: list[Node]) -> bool:
-        _tell(nodes, style, clock.lap())
+        _tell(nodes, style, colour, clock.lap(), nnodes)
         return table.status_of(nodes) != "failed"
 
     markers = Markers(bundle)
@@ -73,17 +73,17 @@ def _check(bundle: Bundle, style: Style, clock: Stopwatch) -> int:
     return 0 if answer["verdict"] else 1
 
 
-def _tell(nodes: list[Node], style: Style, seconds: float) -> None:
+def _tell(nodes: list[Node], style: Style, colour: bool, seconds: float, nnodes: int) -> None:
     status = table.status_of(nodes)
-    line = table.summary(nodes, seconds)
+    line = table.summary(nodes, seconds, nnodes)
     if style == "json":
         print(json.dumps(table.document(nodes, seconds), indent=2, ensure_ascii=False), flush=True)
     elif style == "table":
-        print(f"{table.table(nodes)}\n{line}", flush=True)
+        print(f"{table.table(nodes, colour=colour)}\n{line}", flush=True)
     elif status == "ok":
         say(line)
     else:
-        say(f"{table.table(nodes, whole=status == 'failed')}{line}")
+        say(f"{table.table(nodes, whole=status == 'failed', colour=colour)}{line}")
     if status == "failed" and style == "brief":
         say("nothing was started; `bash launch.sh --no-preflight` leaves these checks out")
 
@@ -104,8 +104,7 @@ def _interruptible() -> Iterator[None]:
     def leave(number: int, _: FrameType | None) -> Any:
         raise SystemExit(128 + number)
 
-    asked = (signal.SIGTERM, signal.SIGUSR1)
-    before = {number: signal.signal(number, leave) for number in asked}
+    before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     try:
         yield
     finally:

@@ -69,7 +69,7 @@ class Findings:
 
 
 def together(checks: Mapping[str, Callable[[Findings], None]], seconds: Mapping[str, float]) -> Findings:
-    """What the checks find, each in a thread of its own. A UserError is what it found; one that has not ended after its
+    """What the checks find, each in a thread of its own. A UserError or an OSError is what it found; one that has not ended after its
     `seconds`, SLOW if it has none, is left behind: a file system that hangs lets nobody go.
     """
     found = {name: Findings() for name in checks}
@@ -80,6 +80,9 @@ def together(checks: Mapping[str, Callable[[Findings], None]], seconds: Mapping[
             checks[name](found[name])
         except UserError as error:
             found[name].items.append(Finding.of(name, error))
+        except OSError as error:
+            where = f"`{error.filename}`: " if error.filename is not None else ""
+            found[name].add(name, "failed", f"{where}{error.strerror or error}")
         except BaseException as error:
             raised[name] = error
 

@@ -164,18 +164,21 @@ async def host(at: Endpoint, on_wait: Callable[[int], None]) -> list[Guest] | No
             return None
         raise UserError(f"port {at.port} of this node cannot be listened at: {error.strerror}", _PORT) from None
     try:
-        first = min(PATIENCE, at.wait)
-        for seconds in (first, at.wait - first):
-            try:
-                await asyncio.wait_for(complete.wait(), seconds)
-                break
-            except TimeoutError:
-                if seconds == first and at.wait > first:
-                    on_wait(at.nnodes - 1 - len(guests))
+        soon = min(PATIENCE, at.wait)
+        if not await _happens(complete, soon) and at.wait > soon:
+            on_wait(at.nnodes - 1 - len(guests))
+            await _happens(complete, at.wait - soon)
     finally:
         complete.set()  # who comes now is late
         server.close()
     return guests
+
+
+async def _happens(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        return await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,12 +70,14 @@ def numbered(stated: Sequence[int | None], nnodes: int) -> list[int]:
     return known if makes_sense else list(range(len(stated)))
 
 
-def missing(numbers: Sequence[int], nnodes: int, waited: float) -> list[Node]:
-    """The nodes that did not come, each with that as its finding."""
+def missing(numbers: Sequence[int], nnodes: int, waited: float, address: str) -> list[Node]:
+    """The nodes that did not come to `address`, each with that as its finding."""
     absent = [number for number in range(nnodes) if number not in numbers]
     names = _slurm_names() if absent else []
     text = f"did not come within {waited:g} s"
-    help = "look at its output: is launch.sh running there, has it ended, does it reach the first node?"
+    help = "look at its output: has launch.sh ended there, or does it not reach the first node?"
+    if address == "localhost" or address.startswith("127."):
+        help = f"MASTER_ADDR is {address}, which every machine takes for itself: name the first node"
     return [
         Node(
             number=number,

@@ -17,6 +17,7 @@ REDUCING = 20.0  # for the ranks to meet, and to reduce
 STILL = 5.0  # without a sign of life, of which there is one every second
 INTERVAL = 0.05
 CHECK = "all-reduce"
+WAKE = ("timed out", "timeout", "by peer")  # in errors of ranks that have lost another one, or waited for it
 NETWORK = (
     "NCCL_DEBUG=INFO says what NCCL does; NCCL_SOCKET_IFNAME or GLOO_SOCKET_IFNAME, in `launch.environment`, names the "
     "network interface"
@@ -60,7 +61,7 @@ class Rank:
         if self.stage == "reduced":
             return None
         if self.error is not None:
-            return f"{self.name}: {self.error}", "imed out" not in self.error
+            return f"{self.name}: {self.error}", not any(sign in self.error.lower() for sign in WAKE)
         if self.has_ended:
             status = self._child.returncode
             return f"{self.name} ended with status {status}" + (f": {self.said}" if self.said else ""), True

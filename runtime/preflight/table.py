@@ -10,6 +10,7 @@ from .nodes import Node
 TITLES = ("check", "result", "nodes", "")
 NAMED = 3  # so many nodes of a group are called by their names too
 GROUPS = 6  # that differ in their words, of one check and result; the others are only counted
+COLOURS = {"failed": 31, "warning": 33, "ok": 32, "skipped": 90}  # SGR
 WORST = ("failed", "warning", "ok", "skipped")
 
 
@@ -42,7 +43,7 @@ def _group(members: Sequence[tuple[Finding, Node]]) -> Group:
     return Group(finding=first, nodes=tuple(node for _, node in members))
 
 
-def table(nodes: Sequence[Node], *, whole: bool = True) -> str:
+def table(nodes: Sequence[Node], *, whole: bool = True, colour: bool = False) -> str:
     """A line for each group under a line of titles, help below; without `whole` only what is not fine."""
     rows: list[tuple[str, ...]] = [TITLES]
     last = ""
@@ -56,7 +57,12 @@ def table(nodes: Sequence[Node], *, whole: bool = True) -> str:
         last = one.check
     shown = [0, 1, 3] if len(nodes) == 1 else [0, 1, 2, 3]
     widths = {at: max(len(row[at]) for row in rows) for at in shown[:-1]}
-    lines = ("  ".join([*(row[at].ljust(width) for at, width in widths.items()), row[3]]) for row in rows)
+
+    def cell(row: tuple[str, ...], at: int) -> str:
+        text = row[at].ljust(widths[at])
+        return f"\033[{COLOURS[row[at]]}m{text}\033[0m" if colour and row[at] in COLOURS else text
+
+    lines = ("  ".join([*(cell(row, at) for at in widths), row[3]]) for row in rows)
     return "".join(line.rstrip() + "\n" for line in lines)
 
 
@@ -89,15 +95,16 @@ def span(nodes: Sequence[Node], total: int) -> str:
     return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
 
 
-def summary(nodes: Sequence[Node], seconds: float) -> str:
-    """One line: `preflight: 2 nodes, 12 checks, all fine (3.1 s)`."""
+def summary(nodes: Sequence[Node], seconds: float, total: int) -> str:
+    """One line: `preflight: 2 nodes, 12 checks, all fine (3.1 s)`. total: nodes that the run has."""
     done = {one.check for node in nodes for one in node.findings if one.status != "skipped"}
     parts = []
     for status, word in (("failed", "failed"), ("warning", "warned of")):
         names = [check for check in CHECKS if _has(nodes, check, status)]
         if names:
             parts.append(f"{', '.join(names)} {word}")
-    count = f"{len(nodes)} {'node' if len(nodes) == 1 else 'nodes'}, {len(done)} checks"
+    number = str(total) if len(nodes) == total else f"{len(nodes)} of {total}"
+    count = f"{number} {'node' if total == 1 else 'nodes'}, {len(done)} checks"
     return f"preflight: {count}, {'; '.join(parts) or 'all fine'} ({seconds:.1f} s)"
 
 

@@ -51,6 +51,10 @@ def port_of(name: str) -> int:
     return 20000 + int(hashlib.sha256(name.encode()).hexdigest()[:16], 16) % 20000
 
 
+def runtime(command: str, build: Path) -> list[str]:
+    return ["python3", "-m", "sftc.runtime", command, str(build)]
+
+
 def launch(build: Path, cwd: Path, variables: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["bash", build / "launch.sh", *options], cwd=cwd, env=variables, capture_output=True, text=True
@@ -61,11 +65,9 @@ def test_hostile_values_arrive_as_the_plan_says(hostile, tmp_path, fakes):
     done = launch(hostile, tmp_path, fakes)
     assert (done.returncode, done.stderr) == (0, "")
     plan = json.loads((hostile / "plan.json").read_text())
-    before = [
-        word for name in ("prepare", "preflight") for word in ("python3", "-m", "sftc.runtime", name, str(hostile))
-    ]
+    before = [*runtime("prepare", hostile), *runtime("preflight", hostile)]
     meeting = ["--rdzv-endpoint", f"first-node:{port_of(plan['name'])}", "--rdzv-id", plan["name"]]
-    watch = ["python3", "-m", "sftc.runtime", "watch", str(hostile), "--"]
+    watch = [*runtime("watch", hostile), "--"]
     train = [*watch, "torchrun", *plan["torchrun"], *meeting, "-m", "sftc.runtime", "train", str(hostile)]
     assert recorded(fakes) == [*before, *train]
     seen = dict(item.split("=", 1) for item in Path(fakes["RECORD"] + ".environment").read_text().split("\0") if item)
@@ -283,10 +285,10 @@ def test_random_strings_arrive_as_the_plan_says(tmp_path, repo_root, fakes, valu
     Path(fakes["RECORD"]).unlink(missing_ok=True)
     done = launch(build, tmp_path, fakes)
     assert (done.returncode, done.stderr) == (0, "")
-    before = [word for name in ("prepare", "preflight") for word in ("python3", "-m", "sftc.runtime", name, str(build))]
+    before = [*runtime("prepare", build), *runtime("preflight", build)]
     name = checked.plan.name
     meeting = ["--rdzv-endpoint", f"first-node:{port_of(name)}", "--rdzv-id", name]
-    watch = ["python3", "-m", "sftc.runtime", "watch", str(build), "--"]
+    watch = [*runtime("watch", build), "--"]
     train = [*watch, "torchrun", *checked.plan.torchrun, *meeting, "-m", "sftc.runtime", "train", str(build)]
     assert recorded(fakes) == [*before, *train]
     seen = dict(item.split("=", 1) for item in Path(fakes["RECORD"] + ".environment").read_text().split("\0") if item)
