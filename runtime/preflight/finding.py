@@ -69,8 +69,8 @@ class Findings:
 
 
 def together(checks: Mapping[str, Callable[[Findings], None]], seconds: Mapping[str, float]) -> Findings:
-    """What the checks find, each in a thread of its own. A UserError or an OSError is what it found; one that has not ended after its
-    `seconds`, SLOW if it has none, is left behind: a file system that hangs lets nobody go.
+    """What the checks find, each in a thread of its own. A UserError or an OSError is a finding. A check that has not
+    ended after its `seconds`, SLOW if it has none, is left behind: a file system that hangs lets nobody go.
     """
     found = {name: Findings() for name in checks}
     raised: dict[str, BaseException] = {}

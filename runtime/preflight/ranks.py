@@ -120,7 +120,7 @@ class Ranks:
             return Finding(check=CHECK, status="ok", text=f"{world} {unit} over {backend}")
         if blamed := [text for text, is_blamed in found if is_blamed]:
             return Finding(check=CHECK, status="failed", text=f"{'; '.join(blamed)} ({backend})", help=NETWORK)
-        return Finding(check=CHECK, status="skipped", text=f"{found[0][0]} in vain ({backend})", help=NETWORK)
+        return Finding(check=CHECK, status="skipped", text=f"{found[0][0]} in vain ({backend})")
 
     def end(self) -> None:
         for rank in self._ranks:

@@ -1,7 +1,8 @@
 """What was found, for people and for machines: results that are alike are one, with the nodes that they are of."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from .finding import CHECKS, Finding
@@ -39,24 +40,25 @@ def groups(nodes: Sequence[Node]) -> list[Group]:
 def _group(members: Sequence[tuple[Finding, Node]]) -> Group:
     first, node = members[0]
     if len({one.text for one, _ in members}) > 1:
-        first = Finding(check=first.check, status=first.status, text=f"{first.text} (node {node.number})")
+        first = replace(first, text=f"{first.text} (node {node.number})")
     return Group(finding=first, nodes=tuple(node for _, node in members))
 
 
 def table(nodes: Sequence[Node], *, whole: bool = True, colour: bool = False) -> str:
     """A line for each group under a line of titles, help below; without `whole` only what is not fine."""
     rows: list[tuple[str, ...]] = [TITLES]
+    shown = [group for group in _few(groups(nodes)) if whole or group.finding.status in ("failed", "warning")]
     last = ""
-    for group in _few(groups(nodes)):
+    for group, below in pairwise([*shown, None]):
+        assert group is not None
         one = group.finding
-        if not whole and one.status in ("ok", "skipped"):
-            continue
         rows.append((one.check if one.check != last else "", one.status, span(group.nodes, len(nodes)), one.text))
-        if one.help and one.status in ("failed", "warning"):
+        is_said_below = below is not None and (below.finding.check, below.finding.help) == (one.check, one.help)
+        if one.help and not is_said_below:
             rows.append(("", "", "", f"help: {one.help}"))
         last = one.check
-    shown = [0, 1, 3] if len(nodes) == 1 else [0, 1, 2, 3]
-    widths = {at: max(len(row[at]) for row in rows) for at in shown[:-1]}
+    columns = (0, 1) if len(nodes) == 1 else (0, 1, 2)
+    widths = {at: max(len(row[at]) for row in rows) for at in columns}
 
     def cell(row: tuple[str, ...], at: int) -> str:
         text = row[at].ljust(widths[at])
@@ -71,12 +73,11 @@ def _few(found: Sequence[Group]) -> Iterator[Group]:
     kinds: dict[tuple[str, str], list[Group]] = {}
     for group in found:
         kinds.setdefault((group.finding.check, group.finding.status), []).append(group)
-    for (check, _), alike in kinds.items():
+    for alike in kinds.values():
         yield from alike[:GROUPS]
         if rest := alike[GROUPS:]:
             rests = tuple(node for group in rest for node in group.nodes)
-            more = Finding(check=check, status=alike[0].finding.status, text="the same with other figures; see --json")
-            yield Group(finding=more, nodes=rests)
+            yield Group(finding=replace(rest[0].finding, text="likewise; `sftc preflight --json` has all"), nodes=rests)
 
 
 def span(nodes: Sequence[Node], total: int) -> str:

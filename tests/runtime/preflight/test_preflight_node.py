@@ -89,7 +89,7 @@ def test_a_file_in_the_place_of_a_directory_is_named(compiled: Compile, root: Pa
     line, help_line = [line for line in done.stderr.splitlines() if "checkpoint.save" in line]
     assert line.startswith("paths       failed   `checkpoint.save`: `runs/quickstart/checkpoints` cannot be written: ")
     assert help_line.strip().startswith("help: see `checkpoint.save`")
-    assert done.stderr.splitlines()[-2].startswith("preflight: 1 node, 8 checks, paths failed (")
+    assert done.stderr.splitlines()[-2].startswith("preflight: 1 node, 8 checks, data, paths failed (")
     assert done.stderr.splitlines()[-1].startswith("nothing was started; `bash launch.sh --no-preflight`")
 
 
