@@ -71,6 +71,7 @@ def train(build_dir: Path) -> int:
         return process.fail(error)
     finally:
         process.hear_nothing()
+        process.end_helpers()
     return 0
 
 
