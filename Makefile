@@ -2,6 +2,7 @@
 # make test   every test, in two processes; each file's tests stay together
 # make check  lint and types
 # make option-tables  the options of every Megatron that a recipe can target, read off its wheel
+# make kills  kill a training at 20 random moments, and see that each next start goes on rightly; 15 minutes
 # make bench-hf    host memory of loading Hugging Face weights, against their size
 # make bench-data  how fast data is prepared; ROWS=5000000 for the memory of so many
 
@@ -10,7 +11,7 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 READY := $(VENV)/.sftc-ready
 
-.PHONY: demo test check lint types golden equivalence option-tables bench-data bench-hf clean
+.PHONY: demo test check lint types golden equivalence option-tables kills bench-data bench-hf clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -40,6 +41,9 @@ equivalence: $(READY)
 
 option-tables: $(READY)
 	$(BIN)/python tests/assets/make_option_tables.py
+
+kills: $(READY)
+	$(BIN)/python tests/bench/kills.py
 
 bench-hf: $(READY)
 	$(BIN)/python tests/bench/hf_memory.py

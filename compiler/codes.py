@@ -344,7 +344,8 @@ _ROWS: dict[str, tuple[str, str]] = {
     ),
     "SFTC473": (
         "a time limit that leaves no time to save",
-        "Slurm asks for a checkpoint `launch.slurm.signal_seconds` before the time limit.",
+        "Slurm asks for a checkpoint `launch.slurm.signal_seconds` before the time limit, and the ranks may take "
+        "`launch.stop_seconds` for it.",
     ),
     "SFTC474": (
         "a Slurm key without effect",

@@ -409,7 +409,7 @@ _ROWS: dict[str, tuple[str, str]] = {
     ),
     "SFTC473": (
         'launch:\n  launcher: slurm\n  slurm:\n    time: "5"\n',
-        'launch:\n  launcher: slurm\n  slurm:\n    time: "5"\n    signal_seconds: 60\n',
+        'launch:\n  launcher: slurm\n  stop_seconds: 60\n  slurm:\n    time: "5"\n    signal_seconds: 60\n',
     ),
     "SFTC474": (
         "launch:\n  device: cpu\n  launcher: slurm\n  slurm:\n    gpu_type: h100\n",

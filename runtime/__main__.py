@@ -12,7 +12,7 @@ from .errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0: done; 1: a user's or the machine's fault, reported; 70: a crash, with a traceback."""
+    """0: done; 1: a user's or the machine's fault, reported; 70: a crash, with a traceback; 130: Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m sftc.runtime")
     commands = parser.add_subparsers(dest="command", required=True)
     for command, purpose in (
@@ -33,10 +33,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def prepare(build_dir: Path) -> int:
+    """It ends with launch.sh, which a signal kills at once while it waits."""
+    process.die_with_parent()
     from .prepare import run
 
     try:
         run(build_dir)
+    except KeyboardInterrupt:
+        from .progress import say
+
+        say("interrupted: the data is not prepared, and the next start begins there again")
+        return 130
     except UserError as error:
         from .progress import complain
 
@@ -78,6 +85,7 @@ def train(build_dir: Path) -> int:
         return process.fail(error)
     finally:
         process.hear_nothing()
+        process.end_helpers()
     return 0
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from . import hooks, megatron, trackers
 from .bundle import read_bundle
+from .checkpoint.owner import require_free
 from .checkpoint.start import decide, hugging_face, require_writable
 from .device import choose
 from .lock.verify import require_locked
@@ -19,6 +20,8 @@ def run(build_dir: Path) -> None:
     trackers.require(bundle)
     start = decide(bundle, bundle.value("train.train_iters"))
     require_writable(bundle)
+    if save := bundle.value("checkpoint.save"):
+        require_free(Path(save), bundle.name)
     if line := require_locked(bundle, reads_weights=start.kind not in ("resume", "complete")):
         say(line)
     if (directory := hugging_face(bundle.value("model.load"))) and start.arguments:

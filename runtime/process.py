@@ -79,6 +79,19 @@ def hear_nothing() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def end_helpers() -> None:
+    """Kill the processes that read data or write checkpoints for this rank and are not needed any more.
+
+    Python would ask them by SIGTERM and wait without end: they are deaf to it, or have inherited a handler that
+    only takes a note.
+    """
+    from multiprocessing import active_children
+
+    for child in active_children():
+        if child.daemon:
+            child.kill()
+
+
 def requested() -> str | None:
     """The signal that asked the supervisor to stop the run; None if there is no supervisor or none came."""
     try:

@@ -28,6 +28,15 @@ def epoch_seconds() -> float:
     return time.time()
 
 
+def now() -> str:
+    """Such as `2026-01-31T12:00:00+00:00`."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def pause(seconds: float) -> None:
+    time.sleep(seconds)
+
+
 def host_name() -> str:
     return socket.gethostname()
 
@@ -73,7 +82,7 @@ class RunRecord:
 
     def started(self, **facts: Any) -> None:
         """Append this start, with the facts of the machine added to the given ones."""
-        self._content["starts"].append({"started": _now(), **facts, **_machine()})
+        self._content["starts"].append({"started": now(), **facts, **_machine()})
         self._write()
 
     def ended(self, *, iteration: int | None, outcome: str, why: str | None = None) -> None:
@@ -81,7 +90,7 @@ class RunRecord:
         OUTCOMES; why: the signal's name, or the sentence of the error.
         """
         assert outcome in OUTCOMES, outcome
-        facts = {"ended": _now(), "ended_at_iteration": iteration, "outcome": outcome, "why": why}
+        facts = {"ended": now(), "ended_at_iteration": iteration, "outcome": outcome, "why": why}
         self._content["starts"][-1] |= facts
         self._write()
 
@@ -109,10 +118,6 @@ def _earlier_starts(path: Path) -> list[Any]:
     except (OSError, ValueError, KeyError, TypeError):
         return []
     return starts if isinstance(starts, list) else []
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _machine() -> Mapping[str, Any]:

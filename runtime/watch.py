@@ -17,6 +17,7 @@ from types import FrameType
 
 from . import process
 from .bundle import read_bundle
+from .checkpoint.owner import Hold
 from .progress import say
 from .record import Stopwatch
 
@@ -31,19 +32,28 @@ ROOT_CAUSE = re.compile(r"Root Cause.*?exitcode\s*:\s*(-?\d+)", re.DOTALL)
 def run(build_dir: Path, command: Sequence[str]) -> int:
     """Start `command` and return when it has ended: 0 complete, 75 stopped and saved, 124 not saved within
     `launch.stop_seconds`, 128 + N ended by a second signal N or a rank killed by it, else the status of the rank that
-    failed first. UserError for a foreign build dir.
+    failed first. UserError for a foreign build dir, or if another run trains into `checkpoint.save`.
     """
     # The ranks write to the same file: without this, each would write over the other's lines.
     fcntl.fcntl(2, fcntl.F_SETFL, fcntl.fcntl(2, fcntl.F_GETFL) | os.O_APPEND)
-    limit = int(read_bundle(build_dir).value("launch.stop_seconds"))
-    with tempfile.TemporaryDirectory(prefix="sftc-") as folder:
-        return _Watch(Path(folder), limit).run(command)
+    bundle = read_bundle(build_dir)
+    save = bundle.value("checkpoint.save")
+    hold = Hold(Path(save), bundle.name, say) if save else None
+    if hold is not None:
+        hold.take()
+    try:
+        with tempfile.TemporaryDirectory(prefix="sftc-") as folder:
+            return _Watch(Path(folder), int(bundle.value("launch.stop_seconds")), hold).run(command)
+    finally:
+        if hold is not None:
+            hold.release()
 
 
 class _Watch:
-    def __init__(self, folder: Path, limit: int) -> None:
+    def __init__(self, folder: Path, limit: int, hold: Hold | None) -> None:
         self._folder = folder
         self._limit = limit
+        self._hold = hold
         self._request: signal.Signals | None = None
         self._again: signal.Signals | None = None  # the second one
 
@@ -83,6 +93,9 @@ class _Watch:
                 return None
             except subprocess.TimeoutExpired:
                 lap = clock.lap()
+            if self._hold is not None and (other := self._hold.keep()) is not None:
+                say(f"error: {other} has taken `checkpoint.save` over: ended at once, nothing is saved")
+                return 1
             if self._again is not None:
                 say(f"a second signal, {self._again.name}: ended at once, nothing is saved")
                 return 128 + self._again

@@ -47,6 +47,12 @@ def time_to_save(context: Context) -> Iterator[Diagnostic]:
         message = f"the time limit is {_seconds(time)} s, and the run is asked to leave {notice} s before it"
         help = "give the run more time, or lower `launch.slurm.signal_seconds`"
         yield context.error("SFTC473", "launch.slurm.time", message, also=("launch.slurm.signal_seconds",), help=help)
+    stop = context["launch.stop_seconds"]
+    if context["launch.launcher"] == "slurm" and notice < stop:
+        message = f"Slurm ends the job {notice} s after asking it to leave, and the ranks may take {stop} s to save"
+        help = f"`launch.stop_seconds: {notice}`, or a larger `launch.slurm.signal_seconds`"
+        key, other = "launch.slurm.signal_seconds", "launch.stop_seconds"
+        yield context.error("SFTC473", key, message, also=(other,), help=help)
 
 
 def without_effect(context: Context) -> Iterator[Diagnostic]:

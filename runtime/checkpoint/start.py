@@ -14,6 +14,7 @@ from ..atomic import replacing
 from ..bundle import Bundle
 from ..errors import UserError
 from ..hf import bridge
+from .owner import unwritable
 from .tracker import Checkpoint, find_checkpoint
 
 OWNER = "sftc.json"
@@ -82,7 +83,7 @@ def claim(bundle: Bundle, data: str) -> None:
         with replacing(owner) as file:  # or checkpoints could belong to nobody
             file.write(text)
     except OSError as error:
-        raise _unwritable(owner, error.strerror) from None
+        raise unwritable(owner, error.strerror) from None
 
 
 def other_data(bundle: Bundle, data: str) -> str | None:
@@ -103,13 +104,9 @@ def require_writable(bundle: Bundle) -> None:
     while not there.exists():
         there = there.parent
     if not there.is_dir():
-        raise _unwritable(Path(save), f"`{there}` is a file")
+        raise unwritable(Path(save), f"`{there}` is a file")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise _unwritable(Path(save), f"this user may not write to `{there}`")
-
-
-def _unwritable(path: Path, reason: str | None) -> UserError:
-    return UserError(f"`{path}` cannot be written: {reason}", help="see `checkpoint.save`")
+        raise unwritable(Path(save), f"this user may not write to `{there}`")
 
 
 def _require_owner(own: Checkpoint, bundle: Bundle) -> None:

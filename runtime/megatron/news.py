@@ -64,10 +64,12 @@ class News:
         self._counts: list[Any] = []  # supervised tokens of this rank's micro-batches since the last iteration
         self._evaluated: set[int] = set()
         self._valid_losses: dict[str, Any] = {}
+        self._rows: Any = None
         self.iteration = 0
         self.has_trained = False
 
     def listen(self, training: ModuleType) -> None:
+        wrap_function(training, "train", (), self._train)
         wrap_function(training, "training_log", ("iteration", "loss_dict", "learning_rate", "grad_norm"), self._log)
         wrap_function(training, "evaluate", (), self._evaluate)
         wrap_function(training, "evaluate_and_print_results", ("iteration",), self._evaluate_and_print)
@@ -81,12 +83,18 @@ class News:
         def announced(*provider_args: Any, **kwargs: Any) -> Any:
             datasets = provider(*provider_args, **kwargs)
             if not kwargs.get("vp_stage"):
-                self.iteration = int(self._args.iteration)
-                self._observer.begun(self.iteration, datasets[0], partial(step_flops, self._args))
+                self._rows = datasets[0]
             return datasets
 
         announced.is_distributed = getattr(provider, "is_distributed", False)  # type: ignore[attr-defined]
         return announced
+
+    def _train(self, _: Mapping[str, Any], run: Callable[[], Any]) -> Any:
+        # The processes that read data are forked by now. An observer may start threads, and a fork beside a thread
+        # that is importing a module leaves a child that can hang at its own imports.
+        self.iteration = int(self._args.iteration)
+        self._observer.begun(self.iteration, self._rows, partial(step_flops, self._args))
+        return run()
 
     def counting(self, forward_step: Callable[..., Any]) -> Callable[..., Any]:
         """The forward step, with its loss function watched: the second of its three results is the token count."""

@@ -1,6 +1,7 @@
 """Everything that a node can find out by itself."""
 
 from ..bundle import Bundle
+from ..checkpoint.owner import require_free
 from . import devices as gpus
 from .devices import devices
 from .finding import Findings, together
@@ -13,6 +14,8 @@ def survey(bundle: Bundle, markers: Markers) -> Findings:
     """The markers stay where they are for other nodes to see."""
 
     def paths(found: Findings) -> None:
+        if SHARED in markers.folders:
+            require_free(markers.folders[SHARED], bundle.name)
         markers.plant(found)
         if SHARED in markers.folders and not found.failed("paths"):
             disk(bundle, markers.folders[SHARED], found)

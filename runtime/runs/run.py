@@ -3,10 +3,10 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint.owner import read_owner
 from ..checkpoint.tracker import TRACKER, find_checkpoint
 from ..errors import UserError
 from ..metrics import FILE as METRICS
@@ -121,13 +121,11 @@ def _state(start: Mapping[str, Any], total: int | None, save: Path | None, probl
 def _has_owner(save: Path, problems: list[str]) -> bool:
     """Whether a living process holds the lock of the checkpoint directory."""
     try:
-        owner = import_module("sftc.runtime.checkpoint.owner").read_owner(save)
-    except ModuleNotFoundError:
-        return False
-    except (OSError, ValueError, KeyError, TypeError, UserError) as error:
+        seen = read_owner(save)
+    except OSError as error:
         problems.append(f"the lock in {save} cannot be read: {error}")
         return False
-    return owner is not None and bool(owner.is_alive)
+    return seen is not None and seen.is_alive
 
 
 def _checkpoint(save: Path, problems: list[str]) -> tuple[int | None, float | None]:

@@ -1,9 +1,12 @@
 """A job that fails: one message, from the rank that knows, all ranks ended, and the last checkpoint whole."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,7 +23,8 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(find_spec("megatron") is None, reason="needs the extra [runtime]: torch and megatron-core"),
 ]
-LIMIT = 240
+LIMIT = 480  # seconds; a busy machine takes several times as long as an idle one
+SECRET = "planted-5f2c9e"
 type Failed = tuple[Path, subprocess.CompletedProcess[str]]
 HOOK = """\
 import os
@@ -36,25 +40,53 @@ def loss(losses, loss_mask, batch):
 """
 
 
-@pytest.fixture(scope="module")
-def failed(repo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Failed:
-    """Two data-parallel ranks, of which the second fails in iteration 5; checkpoints at 2 and 4."""
-    cwd = tmp_path_factory.mktemp("failed")
-    (cwd / "recipes").symlink_to(repo_root / "recipes")
-    text = (repo_root / "recipes/quickstart/recipe.yaml").read_text()
-    for key, value in {"nproc_per_node": 2, "micro_batch_size": 16, "save_interval": 2, "train_iters": 8}.items():
+def build(cwd: Path, root: Path, more: str, **changed: int) -> None:
+    """The quickstart with two data-parallel ranks."""
+    (cwd / "recipes").symlink_to(root / "recipes")
+    text = (root / "recipes/quickstart/recipe.yaml").read_text()
+    for key, value in {"nproc_per_node": 2, "micro_batch_size": 16, **changed}.items():
         text, count = re.subn(rf"^  {key}: \d+", f"  {key}: {value}", text, flags=re.MULTILINE)
         assert count == 1
     text = text.replace("lr_warmup_iters: 20", "lr_warmup_iters: 2").replace("eval_interval: 25", "eval_interval: 8")
-    (cwd / "recipe.yaml").write_text(text + "\nhooks:\n  loss: ./fails.py:loss\n")
-    (cwd / "fails.py").write_text(HOOK)
+    (cwd / "recipe.yaml").write_text(text + more)
     done = CliRunner().invoke(cli, ["compile", str(cwd / "recipe.yaml"), "-o", str(cwd / "build")])
     assert done.exit_code == 0, done.output
+
+
+def launch(cwd: Path, **variables: str) -> subprocess.Popen[str]:
     path = f"{Path(sys.executable).parent}:{environment()['PATH']}"
-    command = ["bash", cwd / "build/launch.sh"]
-    return cwd, subprocess.run(
-        command, cwd=cwd, env=environment(PATH=path), capture_output=True, text=True, timeout=LIMIT
-    )
+    with (cwd / "stdout").open("w") as stdout, (cwd / "stderr").open("w") as stderr:
+        return subprocess.Popen(
+            ["bash", cwd / "build/launch.sh"],
+            cwd=cwd,
+            env=environment(PATH=path, **variables),
+            stdout=stdout,
+            stderr=stderr,
+            text=True,
+        )
+
+
+@pytest.fixture(scope="module")
+def processes() -> list[str]:
+    """What `ps` shows of all processes while the ranks of `failed` train, again and again."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def failed(repo_root: Path, tmp_path_factory: pytest.TempPathFactory, processes: list[str]) -> Failed:
+    """The second rank fails in iteration 5; checkpoints at 2 and 4. The run is given a secret."""
+    cwd = tmp_path_factory.mktemp("failed")
+    (cwd / "fails.py").write_text(HOOK)
+    more = "  secrets: [PLANTED_KEY]\n\nhooks:\n  loss: ./fails.py:loss\n"
+    build(cwd, repo_root, more, save_interval=2, train_iters=8)
+    process = launch(cwd, PLANTED_KEY=SECRET)
+    deadline = time.monotonic() + LIMIT
+    while process.poll() is None:
+        assert time.monotonic() < deadline
+        processes.append(subprocess.run(["ps", "-eww", "-o", "args"], capture_output=True, text=True).stdout)
+        time.sleep(0.2)
+    text = (cwd / "stderr").read_text()
+    return cwd, subprocess.CompletedProcess(process.args, process.returncode, "", text)
 
 
 def test_the_rank_that_knows_says_it_once(failed: Failed) -> None:
@@ -74,3 +106,48 @@ def test_the_last_checkpoint_is_whole(failed: Failed) -> None:
     save = failed[0] / "runs/quickstart/checkpoints"
     assert (save / "latest_checkpointed_iteration.txt").read_text() == "4"
     assert json.loads((save / "iter_0000004/metadata.json").read_text())["sharded_backend"] == "torch_dist"
+
+
+def test_the_secret_is_seen_nowhere(failed: Failed, processes: list[str]) -> None:
+    cwd = failed[0]
+    assert any("sftc.runtime train" in shown for shown in processes)
+    assert not any(SECRET in shown for shown in processes)
+    files = [path for path in cwd.rglob("*") if path.is_file()]
+    assert {"launch.sh", "run.json", "stdout.log", "stderr", "owner.json"} - {path.name for path in files} == {
+        "owner.json"  # the run has ended
+    }
+    assert [path for path in files if SECRET.encode() in path.read_bytes()] == []
+
+
+def test_a_rank_that_hangs_ends_the_run_in_a_stated_time(repo_root: Path, tmp_path: Path) -> None:
+    """One minute by the recipe, and then half a minute in which torchrun asks the ranks to leave."""
+    build(tmp_path, repo_root, "  distributed_timeout_minutes: 1\n", save_interval=2, train_iters=1000)
+    process = launch(tmp_path)
+    metrics = tmp_path / "runs/quickstart/metrics.jsonl"
+    deadline = time.monotonic() + LIMIT
+    try:
+        while not (metrics.exists() and len(metrics.read_text().splitlines()) > 4):
+            assert time.monotonic() < deadline
+            assert process.poll() is None, (tmp_path / "stderr").read_text()
+            time.sleep(0.1)
+        os.kill(second_rank(tmp_path), signal.SIGSTOP)
+        stopped = time.monotonic()
+        assert process.wait(LIMIT) == 70
+    finally:
+        process.kill()
+    assert 60 <= time.monotonic() - stopped < 180
+    assert "error: rank 0 failed: " in (tmp_path / "stderr").read_text()
+    save = tmp_path / "runs/quickstart/checkpoints"
+    newest = int((save / "latest_checkpointed_iteration.txt").read_text())
+    assert newest >= 4
+    assert (save / f"iter_{newest:07d}/metadata.json").exists()
+
+
+def second_rank(cwd: Path) -> int:
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if (path / "cwd").readlink() == cwd and b"\0RANK=1\0" in b"\0" + (path / "environ").read_bytes():
+                return int(path.name)
+        except OSError:
+            continue
+    raise AssertionError("no second rank")

@@ -2,22 +2,19 @@
 
 import json
 import os
-import sys
 import time
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
+from sftc.runtime.checkpoint.owner import FILE, Hold
 from sftc.runtime.metrics import newest, read
 from sftc.runtime.record import RunRecord, epoch_seconds
 from sftc.runtime.runs.commands import documents, table
 from sftc.runtime.runs.page import page
 from sftc.runtime.runs.plots import BUCKETS, Curve, Scale, across_scale, plot, running_mean, steps, thinned
 from sftc.runtime.runs.run import find_runs, read_run
-
-OWNER = "sftc.runtime.checkpoint.owner"
 
 
 def write_run(
@@ -44,15 +41,6 @@ def write_run(
     return folder
 
 
-@pytest.fixture
-def owner(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The lock of checkpoint directories, held by nobody."""
-    module = ModuleType(OWNER)
-    module.read_owner = {}.get  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, OWNER, module)
-    return module
-
-
 def test_a_complete_run_on_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (run,) = [read_run(path) for path in find_runs(write_run(Path("runs/small")))]
@@ -76,26 +64,20 @@ def test_the_outcome_is_the_state(tmp_path: Path, outcome: str) -> None:
     assert (run.state, run.why) == (outcome, "SIGTERM" if outcome == "stopped" else None)
 
 
-@pytest.mark.parametrize(
-    ("found", "state"),
-    [(None, "lost"), (SimpleNamespace(is_alive=False), "lost"), (SimpleNamespace(is_alive=True), "running")],
-)
-def test_a_run_without_an_outcome_is_running_if_the_lock_has_a_living_owner(
-    tmp_path: Path, owner: ModuleType, found: Any, state: str
-) -> None:
-    asked = []
-    owner.read_owner = lambda save: asked.append(save) or found  # type: ignore[attr-defined, func-returns-value]
-    run = read_run(write_run(tmp_path / "run", outcome=None, iterations=6))
-    assert (run.state, run.iteration, run.iterations) == (state, 6, 10)
-    assert asked == [tmp_path / "run/checkpoints"]
+def test_a_run_without_an_outcome_is_running_as_long_as_its_directory_has_a_living_owner(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", outcome=None, iterations=6)
+    hold = Hold(folder / "checkpoints", "run", print)
+    hold.take()
+    run = read_run(folder)
+    assert (run.state, run.iteration, run.iterations) == ("running", 6, 10)
+    hold.release()
+    assert read_run(folder).state == "lost"
 
 
-def test_a_lock_that_cannot_be_read_is_named(tmp_path: Path, owner: ModuleType) -> None:
-    def torn(save: Path) -> None:
-        raise ValueError("no JSON")
-
-    owner.read_owner = torn  # type: ignore[attr-defined]
-    run = read_run(write_run(tmp_path / "run", outcome=None))
+def test_a_lock_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", outcome=None)
+    (folder / "checkpoints" / FILE).mkdir()
+    run = read_run(folder)
     assert run.state == "lost"
     assert "the lock in" in run.problems[0]
 
@@ -243,7 +225,7 @@ def test_a_spike_makes_the_scale_logarithmic() -> None:
     assert [tick["text"] for tick in drawn["up"]] == ["1.0", "10.0", "100.0", "1000.0"]
 
 
-def test_the_starts_on_the_line_of_time(tmp_path: Path, owner: ModuleType) -> None:
+def test_the_starts_on_the_line_of_time(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", outcome=None)
     day = "2026-01-01T"
     starts: list[dict[str, Any]] = [

@@ -156,7 +156,7 @@ def twice(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
         deadline = time.monotonic() + LIMIT
         while not (kept(folder / "run/mlflow.json") and has_evaluated(folder / "run")):
             assert launcher.poll() is None, (folder / "torchrun.err").read_text()
-            assert time.monotonic() < deadline
+            assert time.monotonic() < deadline, (folder / "torchrun.err").read_text()
             time.sleep(0.05)
     finally:
         launcher.kill()

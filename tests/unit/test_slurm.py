@@ -15,7 +15,7 @@ SHAPE = (
 
 
 def slurm(check, *lines: str, nnodes: int = 1):
-    head = f"  nnodes: {nnodes}\n  launcher: slurm\n  slurm:\n"
+    head = f"  nnodes: {nnodes}\n  launcher: slurm\n  stop_seconds: 1\n  slurm:\n"
     split = f"parallel:\n  tensor_model_parallel_size: {nnodes}\n"
     return check(*SHAPE, more=head + "".join(f"    {line}\n" for line in lines) + split)
 
