@@ -1,4 +1,4 @@
-"""`python -m sftc.runtime.preflight.collective`: one rank of an all-reduce that shows whether ranks reach each other.
+"""`python -m sftc.runtime.preflight.collective DEVICE`: a rank of an all-reduce that shows whether ranks meet.
 
 Says on stdout, a JSON object per line, how far it is: `loaded`, `met`, `reduced`; and every second that it is alive,
 also while it waits for others. Between the first two it reads from stdin, as one JSON object, where to meet whom. The
@@ -21,25 +21,26 @@ def main() -> None:
     process.die_with_parent()
     threading.Thread(target=_beat, daemon=True).start()
     try:
+        import torch
         import torch.distributed as dist
 
+        device = torch.device(sys.argv[1])
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        ones = torch.ones(COUNT, device=device)  # on a GPU this takes seconds the first time
         _say(stage="loaded")
         line = sys.stdin.readline()
-        if not line:
-            return  # nobody goes on
-        _reduce(dist, json.loads(line))
+        if line:  # else nobody goes on
+            _reduce(dist, ones, json.loads(line))
     except (RuntimeError, ValueError, OSError, ImportError) as error:
         _say(error=f"{type(error).__name__}: {error}".splitlines()[0])
         sys.exit(1)
 
 
-def _reduce(dist: Any, told: dict[str, Any]) -> None:
-    """`told`: host and port of the first rank, rank and world, the backend, the GPU, and seconds to wait for others."""
-    import torch
-
-    device = torch.device("cpu" if told["backend"] == "gloo" else f"cuda:{told['gpu']}")
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
+def _reduce(dist: Any, ones: Any, told: dict[str, Any]) -> None:
+    """ones: a tensor [n] on the device; told: host and port of the first rank, rank and world, the backend, and seconds
+    to wait for others.
+    """
     limit = timedelta(seconds=told["seconds"])
     store = dist.TCPStore(told["host"], told["port"], told["world"], told["rank"] == 0, timeout=limit)
     dist.init_process_group(
@@ -48,10 +49,9 @@ def _reduce(dist: Any, told: dict[str, Any]) -> None:
         rank=told["rank"],
         world_size=told["world"],
         timeout=limit,
-        device_id=device if device.type == "cuda" else None,
+        device_id=ones.device if ones.device.type == "cuda" else None,
     )
     _say(stage="met")
-    ones = torch.ones(COUNT, device=device)
     dist.all_reduce(ones)
     if not bool((ones == told["world"]).all()):  # which waits for a GPU
         raise ValueError(f"the sum over {told['world']} ranks came out wrong")

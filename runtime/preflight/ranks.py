@@ -12,8 +12,8 @@ from typing import Any
 
 from .finding import Finding
 
-LOADING = 40.0  # seconds for torch to be loaded, from a cold network file system
-REDUCING = 20.0  # for the ranks to meet, and to reduce
+LOADING = 40.0  # seconds for torch to be loaded, from a cold network file system, and for the GPU to be ready
+REDUCING = 30.0  # for the ranks to meet, and to reduce
 STILL = 5.0  # without a sign of life, of which there is one every second
 INTERVAL = 0.05
 CHECK = "all-reduce"
@@ -35,7 +35,7 @@ class Rank:
         self._sign = time.monotonic()
         variables = os.environ if gpu else {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "sftc.runtime.preflight.collective"],
+            [sys.executable, "-m", "sftc.runtime.preflight.collective", f"cuda:{number}" if gpu else "cpu"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -99,7 +99,8 @@ class Ranks:
         if not slow:
             return None
         if (found := slow[0].problem()) is not None and (slow[0].error or slow[0].has_ended):
-            return Finding(check=CHECK, status="failed", text=f"torch cannot be loaded: {found[0]}", help=NETWORK)
+            text, help = f"torch cannot be loaded: {found[0]}", "`python -c 'import torch'` shows the whole error"
+            return Finding(check=CHECK, status="failed", text=text, help=help)
         text = f"torch was not loaded within {LOADING:g} s"
         return Finding(check=CHECK, status="failed", text=text, help="the file system that it lies on may be slow")
 
@@ -112,7 +113,7 @@ class Ranks:
         seconds = REDUCING + 60 if self._gpu else REDUCING - 4
         told = {"host": host, "port": port, "world": world, "backend": backend, "seconds": seconds}
         for number, rank in enumerate(self._ranks):
-            rank.go({**told, "rank": first + number, "gpu": number})
+            rank.go({**told, "rank": first + number})
         self._wait(lambda rank: rank.stage == "reduced", REDUCING)
         found = [problem for rank in self._ranks if (problem := rank.problem()) is not None]
         if not found:

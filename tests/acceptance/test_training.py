@@ -84,6 +84,7 @@ def test_the_quickstart_learns_and_says_where_everything_is(trained: "tuple[Path
     assert (run / "checkpoints/latest_checkpointed_iteration.txt").read_text() == "300"
     assert list((run / "tensorboard").glob("events.out.tfevents.*"))
     assert "Traceback" not in stderr
+    assert len(re.findall(r"^preflight: 1 node, 9 checks, all fine \(\d+\.\ds?", stderr, re.MULTILINE)) == 1
 
 
 def test_its_weights_start_another_run(trained: "tuple[Path, str]", repo_root: Path, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Checkpoints that are torn, and a disk that is full: the one before is loaded, and the run is the undisturbed one."""
 
 import json
-import os
 import signal
 import subprocess
 import time
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 from build_dir import write_build, write_pointer
+from disks import small_disk_at
 from ranks import Run, torchrun, train
 
 from sftc.runtime.checkpoint.keep import prune
@@ -54,12 +54,8 @@ def test_a_checkpoint_that_a_kill_tore_is_never_loaded(undisturbed: Run, tmp_pat
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of a size that `resize` sets, where checkpoints go."""
-    place = tmp_path / "run/checkpoints"
-    place.mkdir(parents=True)
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place]).returncode:
-        pytest.skip("needs to mount a file system, which this user may not")
-    yield place
-    subprocess.run(["umount", "--lazy", place], check=True)
+    with small_disk_at(tmp_path / "run/checkpoints", "1m") as place:
+        yield place
 
 
 def resize(place: Path, size: int) -> None:

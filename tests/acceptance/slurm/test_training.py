@@ -91,6 +91,7 @@ def test_the_quickstart_trains_on_two_nodes(undisturbed: Trained) -> None:
     assert undisturbed.state == "COMPLETED 0:0 Restarts=0"
     port = 20000 + int(undisturbed.job.id) % 20000
     assert f"launch.sbatch: the nodes meet at {NODES[0]}:{port}\n" in undisturbed.job.text()
+    assert undisturbed.job.text().count("preflight: 2 nodes, 14 checks, all fine (") == 1
     assert "2 ranks on cpu" in undisturbed.job.text()
     assert reached(undisturbed.run) == ITERATIONS
 

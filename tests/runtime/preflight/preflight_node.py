@@ -36,9 +36,24 @@ def main(planted: dict[str, Any], build: Path) -> int:
             return answer
 
         ranks.Ranks.load = stopped  # type: ignore[method-assign]
+    if "reduces" in planted:
+        several.Ranks = _Ranks  # type: ignore[assignment, misc]
     if "freeze" in planted:
         several.Preflight._follow = _frozen  # type: ignore[method-assign]
     return commands.show(build, as_json=True, colour=False) if planted.get("json") else commands.run(build)
+
+
+class _Ranks:
+    """Where no time is for processes that load torch: they have met and reduced."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def load(self) -> None: ...
+
+    def reduce(self, *_: Any) -> finding.Finding:
+        return finding.Finding(check=ranks.CHECK, status="ok", text="planted")
+
+    def end(self) -> None: ...
 
 
 async def _frozen(*_: Any) -> Any:

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from disks import small_disk_at
 from preflight_nodes import Compile, Nodes, ended, found, left
 from ranks import environment
 
@@ -128,12 +129,8 @@ def test_a_file_system_that_hangs_is_named(compiled: Compile, root: Path, nodes:
 @pytest.fixture
 def small_disk(root: Path) -> Iterator[Path]:
     """A file system of 8 MiB where checkpoints go."""
-    place = root / "runs/quickstart/checkpoints"
-    place.mkdir(parents=True)
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", place]).returncode:
-        pytest.skip("needs to mount a file system, which this user may not")
-    yield place
-    subprocess.run(["umount", "--lazy", place], check=True)
+    with small_disk_at(root / "runs/quickstart/checkpoints", "8m") as place:
+        yield place
 
 
 def test_a_disk_that_is_too_small_is_named_with_the_arithmetic(compiled: Compile, small_disk: Path, root: Path) -> None:
@@ -151,3 +148,18 @@ def test_a_disk_that_is_too_small_is_named_with_the_arithmetic(compiled: Compile
     assert re.fullmatch(
         r" +help: make room for 9\d\d\.\d KiB more, keep fewer \(`checkpoint\.keep`\), or save .*", line
     )
+
+
+def test_launch_starts_no_rank_on_a_disk_that_is_too_small(compiled: Compile, small_disk: Path, root: Path) -> None:
+    """The whole launch.sh: the data is prepared, and then it ends, unless it is told not to look."""
+    build = compiled(checkpoint__save_interval=100)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    command = ["bash", str(build / "launch.sh")]
+    done = subprocess.run(command, cwd=root, env=environment(PATH=path), capture_output=True, text=True, timeout=240)
+    assert (done.returncode, done.stdout) == (1, "")
+    lines = done.stderr.splitlines()
+    assert any(line.startswith("data prepared in ") for line in lines)
+    assert any(line.startswith("disk        failed   3 checkpoints to come of 4.9 MiB") for line in lines)
+    assert lines[-2].startswith("preflight: 1 node, 9 checks, disk failed (")
+    assert not (root / "runs/quickstart/logs").exists()
+    assert left(root) == []

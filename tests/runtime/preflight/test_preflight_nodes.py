@@ -211,3 +211,15 @@ def test_a_node_that_is_frozen_is_named(pair: Path, root: Path, nodes: Nodes) ->
     assert status == 1
     assert found(out, "clock")[1] == [("failed", "the node does not answer any more")]
     assert second.poll() is None
+
+
+def test_64_nodes_meet(compiled: Compile, root: Path, nodes: Nodes) -> None:
+    """Without the all-reduce, whose 64 processes would load torch here."""
+    build = compiled(launch__nnodes=64, train__micro_batch_size=1, train__global_batch_size=64)
+    first, *others = (nodes.start(build, root, number, reduces=True, json=number == 0) for number in range(64))
+    status, out, _ = ended(first)
+    assert (status, [ended(one)[0] for one in others]) == (0, [0] * 63)
+    for check in ("nodes", "port", "versions", "paths", "shared", "clock", "all-reduce"):
+        assert {node: results[0][0] for node, results in found(out, check).items()} == dict.fromkeys(range(64), "ok")
+    assert left(root) == []
+    print(f"64 nodes met, looked and were asked for the time in {json.loads(out)['seconds']} s")
