@@ -68,9 +68,9 @@ def _check(bundle: Bundle, style: Style, colour: bool, clock: Stopwatch) -> int:
         markers.remove(folders=at is None)
     if isinstance(answer, Refusal):
         raise UserError(f"preflight: {answer.text}", answer.help)
-    if not answer["verdict"] and "SLURM_JOB_ID" not in os.environ and not answer.get("own"):
-        say(f"preflight: failed; the first node, {answer['first']}, says where and why")
-    return 0 if answer["verdict"] else 1
+    if not answer.goes_on and answer.told_by and "SLURM_JOB_ID" not in os.environ:  # where all write to one log
+        say(f"preflight: failed; the first node, {answer.told_by}, says where and why")
+    return 0 if answer.goes_on else 1
 
 
 def _tell(nodes: list[Node], style: Style, colour: bool, seconds: float, nnodes: int) -> None:

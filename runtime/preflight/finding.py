@@ -28,6 +28,16 @@ CHECKS = (
     "clock",
     "all-reduce",
 )
+# What helps with a failure that says nothing of that itself.
+HELP = {
+    "versions": "give every node the environment in which sftc[runtime] is installed",
+    "devices": "see `nvidia-smi`",
+    "data": "see `data` in the recipe; paths are relative to where launch.sh is started, or to SFTC_ROOT",
+    "tokenizer": "see `tokenizer.path`; it is relative to where launch.sh is started, or to SFTC_ROOT",
+    "weights": "see `model.load` and `checkpoint.save`",
+    "paths": "see `checkpoint.save` and `logging.run_path`",
+    "shared": "see `checkpoint.save`",
+}
 SLOW = 15.0  # seconds after which a file system counts as one that does not answer
 
 
@@ -46,7 +56,7 @@ class Finding:
     @staticmethod
     def of(check: str, error: UserError) -> "Finding":
         message = "; ".join(line.strip() for line in error.message.splitlines())
-        return Finding(check=check, status="failed", text=message, help=error.help)
+        return Finding(check=check, status="failed", text=message, help=error.help or HELP[check])
 
 
 @dataclass(slots=True)
@@ -82,7 +92,7 @@ def together(checks: Mapping[str, Callable[[Findings], None]], seconds: Mapping[
             found[name].items.append(Finding.of(name, error))
         except OSError as error:
             where = f"`{error.filename}`: " if error.filename is not None else ""
-            found[name].add(name, "failed", f"{where}{error.strerror or error}")
+            found[name].add(name, "failed", f"{where}{error.strerror or error}", HELP[name])
         except BaseException as error:
             raised[name] = error
 

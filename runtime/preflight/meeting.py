@@ -117,7 +117,7 @@ class Link:
     async def close(self) -> None:
         self._writer.close()
         with contextlib.suppress(OSError):
-            await self._writer.wait_closed()
+            await asyncio.wait_for(self._writer.wait_closed(), GREETING)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -211,6 +211,8 @@ async def join(at: Endpoint, hello: Message, seconds: float) -> Link | Refusal:
             last = "another program listens there"
             if answer is not None and "refused" in answer:
                 last = f"the run `{answer['refused']}` meets there, and this is `{at.run}`"
+                if answer["refused"] == at.run:
+                    last = f"{at.nnodes} nodes are there already"
         await asyncio.sleep(AGAIN)
     return Refusal(
         text=f"the first node, {at.host}:{at.port}, cannot be reached within {seconds:g} s: {last}",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..record import host_name
-from .finding import Finding
+from .finding import Finding, Status
 from .versions import SAME
 
 # Seconds that clocks may differ. torchrun's c10d rendezvous takes a node for dead whose last sign of life, sent every
@@ -38,6 +38,9 @@ class Node:
     host: str | None
     findings: list[Finding] = field(default_factory=list)
     facts: Mapping[str, str] = field(default_factory=dict)
+
+    def add(self, check: str, status: Status, text: str, help: str | None = None) -> None:
+        self.findings.append(Finding(check=check, status=status, text=text, help=help))
 
     def failed(self, *checks: str) -> bool:
         """Whether one of these checks failed on it; any, without names."""
@@ -114,14 +117,7 @@ def agree(nodes: Sequence[Node]) -> None:
                 continue
             text = value if name == "start" else f"{name} {value}"
             is_small = name in WARNS or (name == "Python" and _release(value) == _release(usual))
-            node.findings.append(
-                Finding(
-                    check=check,
-                    status="warning" if is_small else "failed",
-                    text=f"{text}, and {usual} {others}",
-                    help=help,
-                )
-            )
+            node.add(check, "warning" if is_small else "failed", f"{text}, and {usual} {others}", help)
 
 
 def clock(skew: float, uncertain: float) -> Finding:

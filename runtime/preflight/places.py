@@ -41,7 +41,7 @@ def data(bundle: Bundle, found: Findings) -> None:
         return
     store = Path(pointer["store"])
     _require_readable((path for path in store.iterdir() if path.is_file()), "see `data.store_path`")
-    found.facts["prepared data"] = store.name
+    found.facts["prepared data"] = store.name[:12]
     found.add("data", "ok", f"{text}; prepared as {store.name[:12]}")
 
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from .finding import Finding
@@ -46,11 +47,9 @@ class Rank:
 
     def go(self, told: dict[str, Any]) -> None:
         assert self._child.stdin is not None
-        try:
+        with suppress(OSError):  # it has ended, which problem() says
             self._child.stdin.write(json.dumps(told) + "\n")
             self._child.stdin.flush()
-        except OSError:
-            self.error = self.error or "it has ended"
 
     @property
     def has_ended(self) -> bool:

@@ -2,23 +2,32 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ..record import Stopwatch, epoch_seconds
-from . import nodes as several
 from .finding import SLOW, Finding, Findings, together
 from .meeting import PATIENCE as BUSY
 from .meeting import Endpoint, Guest, Link, Message, Refusal, host, join, whereabouts
-from .nodes import Node
+from .nodes import Node, agree, clock, missing, numbered, own_host, own_number
 from .places import Markers
 from .ranks import CHECK, LOADING, NETWORK, REDUCING, Ranks, free_port
 
 GRACE = 10.0  # seconds that an answer may take longer than what it is about
 PINGS = 3
 BRIEF = 2.0  # seconds of an attempt to join where another node of this machine may be the first
+SILENT = "the node does not answer any more"
 NEEDED = ("versions", "devices")  # without these an all-reduce would only fail once more
 
 type Told = Callable[[list[Node]], bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Whether all nodes may go on; `told_by` is the host that says why, None if it is this one."""
+
+    goes_on: bool
+    told_by: str | None = None
 
 
 class Preflight:
@@ -27,15 +36,15 @@ class Preflight:
     def __init__(self, at: Endpoint, found: Findings, markers: Markers, count: int, say: Callable[[str], None]) -> None:
         self._at, self._found, self._markers, self._count, self._say = at, found, markers, count, say
 
-    async def run(self, told: Told) -> Message | Refusal:
-        """`verdict`: whether all may go on; `first`: the name of the node that shows everything."""
+    async def run(self, told: Told) -> Verdict | Refusal:
+        """Refusal if the nodes do not meet."""
         hello = {
-            "number": several.own_number(self._at.nnodes),
-            "host": several.own_host(),
+            "number": own_number(self._at.nnodes),
+            "host": own_host(),
             "findings": [one.to_json() for one in self._found.items],
             "facts": self._found.facts,
         }
-        clock, waited = Stopwatch(), 0.0
+        watch, waited = Stopwatch(), 0.0
         while True:
             where = await asyncio.to_thread(whereabouts, self._at.host, self._at.port)
             # Nodes may share a machine: then number 0 is the first one, unless it does not come for long.
@@ -46,7 +55,7 @@ class Preflight:
             link = await join(self._at, hello, self._at.wait if where == "elsewhere" else BRIEF)
             if isinstance(link, Link):
                 return await self._follow(link)
-            waited += clock.lap()
+            waited += watch.lap()
             if where == "elsewhere":
                 return link
             if where == "busy" and waited > BUSY:
@@ -60,29 +69,28 @@ class Preflight:
         who = "1 node has" if absent == 1 else f"{absent} nodes have"
         self._say(f"preflight: {who} not come yet, waiting up to {self._at.wait:g} s (SFTC_PREFLIGHT_WAIT)")
 
-    async def _lead(self, hello: Message, guests: list[Guest], told: Told) -> Message:
+    async def _lead(self, hello: Message, guests: list[Guest], told: Told) -> Verdict:
         nodes = _nodes([hello, *(guest.hello for guest in guests)], self._at)
         mine, others = nodes[0], nodes[1:]
-        absent = several.missing([node.number for node in nodes], self._at.nnodes, self._at.wait, self._at.host)
+        absent = missing([node.number for node in nodes], self._at.nnodes, self._at.wait, self._at.host)
         for node in nodes:
-            node.findings.append(
-                Finding(check="port", status="ok", text=f"they meet at {self._at.host}:{self._at.port}")
-            )
-        mine.findings.append(several.clock(0.0, 0.0))
+            node.add("port", "ok", f"they meet at {self._at.host}:{self._at.port}")
+        mine.findings.append(clock(0.0, 0.0))
         for node, finding in zip(others, await asyncio.gather(*map(_clock, guests)), strict=True):
             node.findings.append(finding)
         await self._look(mine, others, guests)
-        several.agree(nodes)
-        if absent or any(node.failed(*NEEDED) for node in nodes):
-            why = "not all nodes are there" if absent else "versions or devices failed"
-            for node in nodes:
-                node.findings.append(Finding(check=CHECK, status="skipped", text=why))
-        else:
+        agree(nodes)
+        why = "versions or devices failed" if any(node.failed(*NEEDED) for node in nodes) else ""
+        if absent or any(guest.is_silent for guest in guests):
+            why = "not all nodes are there"
+        for node in nodes if why else ():
+            node.add(CHECK, "skipped", why)
+        if not why:
             await self._reduce(mine, others, guests)
-        verdict = {"verdict": told(sorted([*nodes, *absent], key=lambda node: node.number)), "first": hello["host"]}
-        await asyncio.gather(*(guest.link.send(verdict) for guest in guests))
+        goes_on = told(sorted([*nodes, *absent], key=lambda node: node.number))
+        await asyncio.gather(*(guest.link.send({"goes_on": goes_on, "told_by": hello["host"]}) for guest in guests))
         await asyncio.gather(*(guest.link.close() for guest in guests))
-        return {**verdict, "own": True}
+        return Verdict(goes_on=goes_on)
 
     async def _look(self, mine: Node, others: Sequence[Node], guests: Sequence[Guest]) -> None:
         if mine.failed("paths"):
@@ -117,7 +125,7 @@ class Preflight:
         finally:
             ranks.end()
 
-    async def _follow(self, link: Link) -> Message | Refusal:
+    async def _follow(self, link: Link) -> Verdict | Refusal:
         ranks: Ranks | None = None
         try:
             while True:
@@ -125,8 +133,8 @@ class Preflight:
                 if asked is None:
                     text = f"the first node, {self._at.host}:{self._at.port}, has gone before the end"
                     return Refusal(text=text, help="see what it says")
-                if "verdict" in asked:
-                    return asked
+                if "goes_on" in asked:
+                    return Verdict(goes_on=asked["goes_on"], told_by=asked["told_by"])
                 answer: Message = {}
                 match asked.get("step"):
                     case "clock":
@@ -169,14 +177,14 @@ def alone(found: Findings, count: int, nnodes: int) -> Node:
             ranks.end()
         _blame([node])
         found.items += node.findings
-    number = several.own_number(nnodes) if nnodes > 1 else 0
-    return Node(number=number or 0, host=several.own_host(), findings=found.items, facts=found.facts)
+    number = own_number(nnodes) if nnodes > 1 else 0
+    return Node(number=number or 0, host=own_host(), findings=found.items, facts=found.facts)
 
 
 def _nodes(hellos: Sequence[Message], at: Endpoint) -> list[Node]:
     """In the order of their arrival; whoever speaks up first is the first one."""
     stated = [hello["number"] for hello in hellos]
-    numbers = several.numbered(stated, at.nnodes)
+    numbers = numbered(stated, at.nnodes)
     nodes = [
         Node(
             number=number,
@@ -187,17 +195,11 @@ def _nodes(hellos: Sequence[Message], at: Endpoint) -> list[Node]:
         for number, hello in zip(numbers, hellos, strict=True)
     ]
     for node, number in zip(nodes, stated, strict=True):
-        is_odd = number is not None and numbers != stated
-        node.findings.append(
-            Finding(
-                check="nodes",
-                status="warning",
-                text=f"NODE_RANK is {number}, and the nodes do not have the numbers 0 to {at.nnodes - 1}, each once",
-                help="torchrun numbers the nodes itself; here they are numbered as they came",
-            )
-            if is_odd
-            else Finding(check="nodes", status="ok", text=f"came in time, {at.nnodes} are expected")
-        )
+        if number is None or numbers == stated:
+            node.add("nodes", "ok", f"came in time, {at.nnodes} are expected")
+            continue
+        text = f"NODE_RANK is {number}, and the nodes do not have the numbers 0 to {at.nnodes - 1}, each once"
+        node.add("nodes", "warning", text, "torchrun numbers the nodes itself; here they are numbered as they came")
     return nodes
 
 
@@ -213,7 +215,7 @@ async def _clock(guest: Guest) -> Finding:
         if best is None or after - before < best[0]:
             best = (after - before, float(answer["now"]) - (before + after) / 2)
     assert best is not None
-    return several.clock(best[1], best[0] / 2)
+    return clock(best[1], best[0] / 2)
 
 
 async def _finding(find: Callable[..., Finding | None], *arguments: Any) -> Message:
@@ -224,7 +226,10 @@ async def _finding(find: Callable[..., Finding | None], *arguments: Any) -> Mess
 
 def _note(check: str, nodes: Sequence[Node], answers: Sequence[Message | None]) -> None:
     for node, answer in zip(nodes, answers, strict=True):
-        node.findings += [_silent(check)] if answer is None else [Finding(**one) for one in answer["findings"]]
+        if answer is not None:
+            node.findings += [Finding(**one) for one in answer["findings"]]
+        elif not any(one.text == SILENT for one in node.findings):  # it is said once
+            node.findings.append(_silent(check))
 
 
 def _blame(nodes: Sequence[Node]) -> None:
@@ -232,19 +237,12 @@ def _blame(nodes: Sequence[Node]) -> None:
     if any(node.failed(CHECK) for node in nodes):
         return
     for node in nodes:
-        node.findings = [
-            Finding(
-                check=CHECK,
-                status="failed",
-                text=f"{one.text}, as others did: they do not reach each other",
-                help=NETWORK,
-            )
-            if one.check == CHECK and one.status == "skipped"
-            else one
-            for one in node.findings
-        ]
+        for at, one in enumerate(node.findings):
+            if one.check == CHECK and one.status == "skipped":
+                text = f"{one.text}, as others did: they do not reach each other"
+                node.findings[at] = Finding(check=CHECK, status="failed", text=text, help=NETWORK)
 
 
 def _silent(check: str) -> Finding:
     help = "look at its output, and whether it is still there"
-    return Finding(check=check, status="failed", text="the node does not answer any more", help=help)
+    return Finding(check=check, status="failed", text=SILENT, help=help)

@@ -110,6 +110,7 @@ def test_what_is_missing_is_named(compiled: Compile, root: Path, check: str, key
     ((result, text),) = found(done.stdout, check)[0]
     assert result == "failed"
     assert words in text
+    assert all(one["help"] for one in json.loads(done.stdout)["nodes"][0]["checks"] if one["status"] == "failed")
     others = [one for one in json.loads(done.stdout)["nodes"][0]["checks"] if one["check"] != check]
     assert "failed" not in {one["status"] for one in others}
 
