@@ -15,13 +15,13 @@ from .shared import at_root, colour
 def preflight(build_dir: Path, as_json: bool) -> None:
     """Check whether this machine can run BUILD_DIR: versions, GPUs, paths, disk, network; exit 1 if it cannot.
 
-    launch.sh does so by itself. With MASTER_ADDR set and started on every node, the nodes check each other too; without
-    it only this one is checked. Run-time paths are looked up where launch.sh would be started, or in SFTC_ROOT.
+    launch.sh does so by itself. Started on every node, by srun or with MASTER_ADDR set, the nodes check each other too;
+    else only this one is checked. Run-time paths are looked up where launch.sh would be started, or in SFTC_ROOT.
 
     \b
     Examples:
       sftc preflight build/quickstart
-      srun sftc preflight build/llama --json
+      srun -n 2 sftc preflight build/llama --json
     """
     build = build_dir.absolute()
     with at_root():

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UserError
+from .nodes import slurm_names
 
 # Seconds to wait for the other nodes: people start one after the other, Slurm all at once.
 BY_HAND, BY_SLURM = 300.0, 60.0
@@ -38,8 +39,13 @@ class Endpoint:
 
 
 def endpoint(name: str, port: int | None, nnodes: int) -> Endpoint | None:
-    """As launch.sh has torchrun meet: None without MASTER_ADDR. UserError for a port that is no number."""
-    if not (host := os.environ.get("MASTER_ADDR")):
+    """As launch.sh has torchrun meet; without MASTER_ADDR on the first node of a step of Slurm's with a task for each of
+    them; None if there is neither. UserError for a port that is no number.
+    """
+    # A batch script has a task number too, but is no step that srun has started.
+    names = slurm_names() if os.environ.get("SLURM_STEP_NUM_TASKS") == str(nnodes) else []
+    host = os.environ.get("MASTER_ADDR") or (names[0] if len(names) == nnodes else None)
+    if not host:
         return None
     stated = os.environ.get("MASTER_PORT") or port
     try:

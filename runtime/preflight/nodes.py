@@ -76,7 +76,7 @@ def numbered(stated: Sequence[int | None], nnodes: int) -> list[int]:
 def missing(numbers: Sequence[int], nnodes: int, waited: float, address: str) -> list[Node]:
     """The nodes that did not come to `address`, each with that as its finding."""
     absent = [number for number in range(nnodes) if number not in numbers]
-    names = _slurm_names() if absent else []
+    names = slurm_names() if absent else []
     text = f"did not come within {waited:g} s"
     help = "look at its output: has launch.sh ended there, or does it not reach the first node?"
     if address == "localhost" or address.startswith("127."):
@@ -91,8 +91,8 @@ def missing(numbers: Sequence[int], nnodes: int, waited: float, address: str) ->
     ]
 
 
-def _slurm_names() -> list[str]:
-    """The hosts of a job in the order of its tasks."""
+def slurm_names() -> list[str]:
+    """The hosts of a job in the order of its tasks; none outside of one, or of one in several parts."""
     if "SLURM_JOB_NODELIST" not in os.environ or "SLURM_HET_SIZE" in os.environ:
         return []
     command = ["scontrol", "show", "hostnames"]

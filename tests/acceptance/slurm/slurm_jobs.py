@@ -73,10 +73,12 @@ def compiled(recipe: Path, build: Path, **changes: object) -> Path:
     return build
 
 
-def submit(cluster: Cluster, build: Path, cwd: Path, *options: str, path: str = "", **variables: str) -> Job:
-    """The job of `sbatch launch.sbatch` from `cwd`, with the folder `path` first on PATH."""
+def submit(
+    cluster: Cluster, build: Path, cwd: Path, *options: str, path: str = "", handed: str = "", **variables: str
+) -> Job:
+    """The job of `sbatch launch.sbatch` from `cwd`, with the folder `path` first on PATH; `handed` follows the file."""
     programs = f"{path}:{Path(sys.executable).parent}:{os.environ['PATH']}".removeprefix(":")
-    words = ["sbatch", "--parsable", *options, str(build / "launch.sbatch")]
+    words = ["sbatch", "--parsable", *options, str(build / "launch.sbatch"), *handed.split()]
     number = cluster.run(*words, cwd=cwd, PATH=programs, CUDA_VISIBLE_DEVICES="", **variables).strip()
     name = re.search(r"--job-name=(\S+)", (build / "launch.sbatch").read_text())
     assert name is not None

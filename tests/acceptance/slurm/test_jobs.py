@@ -55,6 +55,12 @@ def test_every_node_runs_one_task_and_meets_at_the_first(job: Submit) -> None:
     assert not list(done.log.parent.rglob("pwned"))
 
 
+def test_what_follows_the_file_reaches_launch_on_every_node(job: Submit) -> None:
+    done = job("handed", "exit 0", handed="--no-preflight")
+    assert done.ended() == "COMPLETED 0:0 Restarts=0"
+    assert done.text().count("launch.sh: no preflight, as --no-preflight asks\n") == 2
+
+
 def test_a_failing_rank_fails_the_job_and_it_is_not_tried_again(job: Submit) -> None:
     done = job("fails", f"[[ $SLURM_PROCID == 1 ]] && {{ sleep 3; exit 7; }}; {WAITS}")
     assert done.ended() == "FAILED 1:0 Restarts=0"

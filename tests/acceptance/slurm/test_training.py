@@ -1,6 +1,7 @@
 """The quickstart on two nodes of a real Slurm: undisturbed, and through a preemption and the loss of a node."""
 
 import json
+import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -94,6 +95,17 @@ def test_the_quickstart_trains_on_two_nodes(undisturbed: Trained) -> None:
     assert undisturbed.job.text().count("preflight: 2 nodes, 14 checks, all fine (") == 1
     assert "2 ranks on cpu" in undisturbed.job.text()
     assert reached(undisturbed.run) == ITERATIONS
+
+
+def test_nodes_of_an_allocation_check_each_other(cluster: Cluster, repo_root: Path, tmp_path: Path) -> None:
+    """As a person asks for it, who sets no MASTER_ADDR."""
+    (tmp_path / "recipes").symlink_to(repo_root / "recipes")
+    changes = {"launch__nnodes": 2, "launch__device": "cpu", "train__micro_batch_size": 16}
+    build = compiled(repo_root / "recipes/quickstart/recipe.yaml", tmp_path / "build", **changes)
+    words = ("srun", "--nodes=2", "--ntasks=2", sys.executable, "-m", "sftc.compiler", "preflight", build)
+    shown = cluster.run(*words, cwd=tmp_path)
+    assert shown.count("preflight: 2 nodes, 14 checks, all fine (") == 1
+    assert shown.count("all-reduce  ok       all    2 processes over gloo") == 1
 
 
 def test_a_preempted_run_that_also_loses_a_node_is_requeued_and_completes(disturbed: Trained) -> None:

@@ -244,6 +244,26 @@ def test_who_says_which_node_this_is(
     assert nodes.own_number(2) == number
 
 
+def test_a_missing_node_of_a_job_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """scontrol is a fake: what Slurm says of a job of three nodes."""
+    fake = tmp_path / "scontrol"
+    fake.write_text('#!/bin/sh\n[ "$*" = "show hostnames" ] && printf "gpu-4\\ngpu-5\\ngpu-9\\n"\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "gpu-[4-5,9]")
+    monkeypatch.delenv("SLURM_HET_SIZE", raising=False)
+    (absent,) = nodes.missing([1, 0], 3, 60.0, "gpu-4")
+    assert absent.label == "2 (gpu-9)"
+    assert absent.findings[0].text == "did not come within 60 s"
+
+
+def test_a_first_node_called_localhost_is_the_mistake() -> None:
+    (absent,) = nodes.missing([0], 2, 300.0, "localhost")
+    assert (
+        absent.findings[0].help == "MASTER_ADDR is localhost, which every machine takes for itself: name the first node"
+    )
+
+
 @pytest.mark.parametrize(
     ("skew", "uncertain", "status"),
     [(0.5, 0, "ok"), (-1.5, 0, "warning"), (1.5, 1.0, "ok"), (12, 0, "failed"), (-12, 3, "warning")],

@@ -204,6 +204,18 @@ def test_a_rank_that_is_killed_is_named(pair: Path, root: Path, nodes: Nodes) ->
     assert found(out, "all-reduce")[0][0][0] == "skipped"
 
 
+def test_a_network_interface_that_is_not_there_is_named(compiled: Compile, root: Path, nodes: Nodes) -> None:
+    """`launch.environment` counts, also where a person asks and launch.sh has exported nothing."""
+    build = compiled(launch__nnodes=2, launch__environment={"GLOO_SOCKET_IFNAME": "absent0"})
+    started = [nodes.start(build, root, number, json=True, REDUCING=12) for number in (0, 1)]
+    status, out, _ = ended(started[0])
+    assert (status, ended(started[1])[0]) == (1, 1)
+    for node in (0, 1):
+        ((result, text),) = found(out, "all-reduce")[node]
+        assert result == "failed"
+        assert "absent0" in text
+
+
 def test_a_node_that_is_frozen_is_named(pair: Path, root: Path, nodes: Nodes) -> None:
     """The whole node, from the moment in which it has come."""
     first, second = nodes.start(pair, root, 0, json=True), nodes.start(pair, root, 1, freeze=True)
