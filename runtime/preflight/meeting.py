@@ -39,8 +39,8 @@ class Endpoint:
 
 
 def endpoint(name: str, port: int | None, nnodes: int) -> Endpoint | None:
-    """As launch.sh has torchrun meet; without MASTER_ADDR on the first node of a step of Slurm's with a task for each of
-    them; None if there is neither. UserError for a port that is no number.
+    """As launch.sh has torchrun meet; without MASTER_ADDR on the first node of a step of Slurm that has a task on each
+    node; None if there is neither. UserError for a port that is no number.
     """
     # A batch script has a task number too, but is no step that srun has started.
     names = slurm_names() if os.environ.get("SLURM_STEP_NUM_TASKS") == str(nnodes) else []
