@@ -10,7 +10,7 @@ from typing import Any
 
 from . import slurm
 from .built import PLAN, Built, origin_words
-from .launcher import WORD_KEYS
+from .launcher import BY_HARDWARE, WORD_KEYS
 from .loader import load
 from .manifest import MANIFEST, ORIGINS, SUMS
 from .origins import ARGUMENT_FILES
@@ -225,7 +225,8 @@ def _variable(built: Built, variable: dict[str, str]) -> Step:
     reason = variable["reason"]
     if reason.startswith("launch.environment."):
         return trace_key(built, reason)
-    return Step(text=f"set by sftc: {reason}", end="sftc")
+    below = (trace_key(built, "launch.hardware"),) if reason.endswith(BY_HARDWARE) else ()
+    return Step(text=f"set by sftc: {reason}", end="sftc", below=below)
 
 
 def _directive(built: Built, option: str) -> Step:
