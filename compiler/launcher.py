@@ -54,6 +54,10 @@ def environment(plan: Plan) -> Iterator[Variable]:
 def _own(plan: Plan) -> Iterator[Variable]:
     yield Variable(name="PYTHONSAFEPATH", value="1", reason="import installed packages only, no folder that lies here")
     yield Variable(name="PYTHONUNBUFFERED", value="1", reason="the logs are complete when a rank dies")
+    if plan["launch.container.engine"] is not None:
+        yield Variable(
+            name="HOME", value="/tmp", reason="the caller's home is not in the container, and caches need one"
+        )
     tuned = list(_tuned(plan))
     if _is_split(plan) and plan["launch.device"] != "cpu" and MAX_CONNECTIONS not in [one.name for one in tuned]:
         reason = "keeps communication and compute in order on NVIDIA GPUs before Blackwell"

@@ -202,6 +202,10 @@ def _rendered(built: Built, path: str, number: int, line: str) -> Iterator[Step]
         if path == "launch.sh" and bare == shlex.quote(word):
             yield _word(built, word)
             return
+    keys = bare.rpartition("  # ")[2].removeprefix("read: ").removeprefix("written: ").split(", ")
+    if path in ("launch.sh", "launch.sbatch") and all(key in built.values or key in built.places for key in keys):
+        yield from (trace_key(built, key) for key in keys)
+        return
     if directive := re.match(r"#SBATCH --([a-z0-9-]+)", bare):
         yield _directive(built, directive[1])
         return

@@ -49,7 +49,9 @@ def test_every_golden_belongs_to_a_recipe() -> None:
 def test_scripts_are_sound_bash(script: Path) -> None:
     parsed = subprocess.run(["bash", "-n", script], capture_output=True, text=True)
     assert (parsed.returncode, parsed.stderr) == (0, "")
-    assert len([line for line in script.read_text().splitlines() if not line.startswith("#SBATCH ")]) <= 72
+    lines = [line for line in script.read_text().splitlines() if not line.startswith("#SBATCH ")]
+    # What is mounted and what the engine is told comes on top.
+    assert len(lines) <= 72 + 65 * ("SFTC_IN_CONTAINER" in script.read_text())
     assert "eval" not in script.read_text().split()
 
 
