@@ -101,7 +101,8 @@ def _misread(engine: str, image: str) -> tuple[str, str] | None:
     """A message and a help where the engine would take the image for something else."""
     bare = _without_scheme(image)
     if engine in HPC:
-        if bare == image and (REFERENCE.fullmatch(image) or (":" in image and not image.endswith(FILES))):
+        is_name = REFERENCE.fullmatch(image) or (":" in image and not image.endswith(FILES))
+        if "://" not in image and is_name:
             return f"{engine} takes `{image}` for a file", f"write `docker://{image}`"
     elif bare != image:
         return f"{engine} knows no `{image[: len(image) - len(bare)]}`", f"write `{bare}`"

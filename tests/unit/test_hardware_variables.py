@@ -6,14 +6,7 @@ from sftc.compiler.hardware import hardware_table, tunings
 from sftc.compiler.launcher import CONDITIONS
 from sftc.compiler.plan import Plan
 
-SHAPE = (
-    "num_layers: 2",
-    "hidden_size: 64",
-    "ffn_hidden_size: 128",
-    "num_attention_heads: 4",
-    "vocab_size: 512",
-    "max_position_embeddings: 1024",
-)
+MODEL = "preset: llama-2-7b"
 
 
 def exported(plan: Plan) -> dict[str, str]:
@@ -24,7 +17,7 @@ def on(check, hardware: str | None, *more: str, transformer: str = "local") -> d
     lines = [*more, f"hardware: {hardware}"] if hardware else list(more)
     tail = "".join(f"  {line}\n" for line in lines)
     split = "parallel:\n  tensor_model_parallel_size: 2\n  overlap_grad_reduce: true\n"
-    checked = check(*SHAPE, f"transformer_impl: {transformer}", more=tail + split)
+    checked = check(MODEL, f"transformer_impl: {transformer}", more=tail + split)
     assert checked.plan is not None, checked.diagnostics
     return exported(checked.plan)
 
