@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from ..container import is_file
 from ..diagnostics import Diagnostic
 from ..schemas import leaves
 from .context import Context
@@ -83,6 +84,9 @@ def _paths(context: Context) -> dict[str, Any]:
     paths = {key: context[key] for key, schema in leaves() if schema.get("format") == "run-time-path"}
     sources = context["data.sources"] or []
     paths |= {f"data.sources.{number}.path": source["path"] for number, source in enumerate(sources)}
+    engine, image = context["launch.container.engine"], context["launch.container.image"]
+    if engine is not None and is_file(engine, image):
+        paths["launch.container.image"] = image
     return paths | {f"launch.container.mounts.{n}": text for n, text in enumerate(context["launch.container.mounts"])}
 
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from pathlib import Path
 import fake_engine
 import pytest
 from fake_engine import ENGINES, Mount, Request
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from sftc.compiler.compile import artifacts, check_recipe
 
@@ -237,6 +240,66 @@ def test_an_edited_build_dir_starts_no_container(made) -> None:
     (place.build / "megatron.args").write_text("--edited\n")
     done = place.launch()
     assert (done.returncode, place.recorded()) == (3, [])
+
+
+def test_options_are_handed_on_to_the_inside(made) -> None:
+    place = made("docker")
+    place.launch("--some-option", "two words")
+    assert place.recorded()[-3:] == [f"{place.build}/launch.sh", "--some-option", "two words"]
+
+
+HOSTILE = st.lists(
+    st.sampled_from(
+        ["$(touch pwned)", "`touch pwned`", "; touch pwned", "${HOME}", "'", '"', '""', "\\", "!", "*", ","]
+    )
+    | st.sampled_from([":", "-x", "#", "&&", "|", ">", "~", "{a,b}", "[a]", "?", "%s", "\\n", " ", "=", "ro", "=rw,"])
+    | st.text(alphabet=st.characters(exclude_categories=["C", "Z"], exclude_characters="/."), max_size=4),
+    min_size=1,
+    max_size=5,
+).map("".join)
+PLACES = ("tokenizer.path", "data.train_data_path", "model.load", "checkpoint.save", "logging.run_path")
+
+
+@settings(
+    max_examples=40,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(engine=st.sampled_from(ENGINES), values=st.fixed_dictionaries(dict.fromkeys(PLACES, HOSTILE)), folder=HOSTILE)
+def test_random_paths_are_mounted_as_they_are(tmp_path, repo_root, engine, values, folder) -> None:
+    """Through the dry run, bash and CSV, in directories of any name."""
+    base = Path(tempfile.mkdtemp(dir=tmp_path))
+    root = base / f"root {folder}"
+    root.mkdir()
+    fakes = base / "fakes"
+    fakes.mkdir()
+    fake_engine.install(fakes)
+    stated = [f"{key}={json.dumps(value)}" for key, value in values.items()]
+    image = [f"launch.container.engine={engine}", f"launch.container.image={IMAGES[engine]}"]
+    checked = check_recipe(repo_root / "tests/golden/cases/slurm-3d.yaml", "r.yaml", [*image, *stated])
+    if checked.plan is None:
+        refused = {str(one.pointer).removeprefix("/").replace("/", ".") for one in checked.diagnostics}
+        assert refused & set(PLACES), checked.diagnostics
+        return
+    build = base / f"build {folder}"
+    build.mkdir()
+    for artifact in artifacts(checked):
+        (build / artifact.path).write_bytes(artifact.content)
+    variables = {"PATH": f"{fakes}:/usr/bin:/bin", "RECORD": str(base / "record")}
+    place = Place(build=build, root=root, variables=variables)
+    shown = place.launch("--dry-run").stdout
+    subprocess.run(["bash", "-eu", "-c", shown], cwd="/", env=variables, check=True, capture_output=True)
+    found = place.request().mounts
+    assert all(one.source == one.target for one in found)
+    named = [str(build), "/opt/Megatron-LM", *(f"{root}/{value.removeprefix('hf:')}" for value in values.values())]
+    assert {one.source for one in found} - {f"{root}/.sftc/store"} <= set(named)
+    # What is missing lies in another one.
+    covered = [one.source for one in found]
+    assert all(any(f"{name}/".startswith(f"{outer}/") for outer in covered) for name in named)
+    assert place.request().options["workdir" if engine in DAEMONS else "pwd"] == [str(root)]
+    assert not list(base.rglob("pwned"))
 
 
 def test_without_the_engine_there_is_one_sentence(made) -> None:
