@@ -65,7 +65,7 @@ class Container:
     verb: str
     reads: tuple[Line, ...]
     writes: tuple[Line, ...]
-    mounts: tuple[ShellWord, ...]
+    mounts: tuple[Line, ...]
     options: tuple[Line, ...]
     devices: tuple[str, ...]
     passed: tuple[str, ...]
@@ -89,7 +89,7 @@ def container(plan: Plan) -> Container | None:
         verb="exec" if engine in HPC else "run",
         reads=tuple(_lines(reads)),
         writes=tuple(_lines(writes)),
-        mounts=_extra(plan),
+        mounts=tuple(_extra(plan)),
         options=tuple(_options(plan, file)),
         # enroot hands on the NVIDIA GPUs by itself; where ENROOT_RESTRICT_DEV is set, nothing else of /dev is there.
         devices=("/dev/kfd:/dev/kfd", "/dev/dri:/dev/dri") if _has_gpus(plan) and _is_amd(plan) else (),
@@ -188,17 +188,15 @@ def _lines(paths: Iterable[Mounted]) -> Iterator[Line]:
     yield from (Line(word=under_root(one.path), reason=", ".join(one.keys)) for one in paths)
 
 
-def _extra(plan: Plan) -> tuple[ShellWord, ...]:
+def _extra(plan: Plan) -> Iterator[Line]:
     """`launch.container.mounts`, as the engine spells them."""
-    found = []
-    for text in plan["launch.container.mounts"]:
+    for number, text in enumerate(plan["launch.container.mounts"]):
         source, target, is_read_only = split_mount(text)
         if plan["launch.container.engine"] == "pyxis":
-            found.append(ShellWord(f"{under_root(source)}:{sh(target)}{':ro' if is_read_only else ''}"))
+            word = f"{under_root(source)}:{sh(target)}{':ro' if is_read_only else ''}"
         else:
-            mount = f"bind {under_root(source)} {sh(target)}"
-            found.append(ShellWord(f'--mount="$({mount}){",ro" if is_read_only else ""}"'))
-    return tuple(found)
+            word = f'--mount="$(bind {under_root(source)} {sh(target)}){",ro" if is_read_only else ""}"'
+        yield Line(word=ShellWord(word), reason=f"launch.container.mounts.{number}")
 
 
 def _has_gpus(plan: Plan) -> bool:

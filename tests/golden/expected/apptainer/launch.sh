@@ -60,7 +60,7 @@ if [[ -z ${SFTC_IN_CONTAINER-} ]]; then
     bash
     "$build_dir/launch.sh"
   )
-  if [[ ${1-} == --dry-run ]]; then
+  if [[ $* == --dry-run ]]; then
     printf 'mkdir -p --'; printf ' %q' "${writes[@]}"; printf '\n'
     declare -f pass_on; printf 'pass_on'; printf ' %q' "${passed[@]}"; printf '\n'
     printf '%q ' "${container[@]}"; printf '\n'

@@ -50,8 +50,8 @@ if [[ -z ${SFTC_IN_CONTAINER-} ]]; then
   mounts=()
   for path in "${reads[@]}"; do mounts+=(--mount="$(bind "$path" "$path"),ro"); done
   for path in "${writes[@]}"; do mounts+=(--mount="$(bind "$path" "$path")"); done
-  mounts+=(--mount="$(bind '/scratch/my cache' /cache)")
-  mounts+=(--mount="$(bind "$root"/certificates /etc/team),ro")
+  mounts+=(--mount="$(bind '/scratch/my cache' /cache)")  # launch.container.mounts.0
+  mounts+=(--mount="$(bind "$root"/certificates /etc/team),ro")  # launch.container.mounts.1
   passed=(MASTER_ADDR MASTER_PORT NNODES NODE_RANK SLURM_JOB_ID SLURM_JOB_ID_HET_GROUP_0 SLURM_RESTART_COUNT CUDA_VISIBLE_DEVICES HIP_VISIBLE_DEVICES ROCR_VISIBLE_DEVICES USER WANDB_API_KEY WANDB_BASE_URL WANDB_MODE TEAM_TOKEN)
   mapfile -d '' -t groups < <(id --zero --groups)
   infiniband=
@@ -78,7 +78,7 @@ if [[ -z ${SFTC_IN_CONTAINER-} ]]; then
     registry.example.com:5000/team/sftc@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef  # launch.container.image
     "$build_dir/launch.sh"
   )
-  if [[ ${1-} == --dry-run ]]; then
+  if [[ $* == --dry-run ]]; then
     printf 'mkdir -p --'; printf ' %q' "${writes[@]}"; printf '\n'
     printf '%q ' "${container[@]}"; printf '\n'
     exit 0
