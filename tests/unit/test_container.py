@@ -1,9 +1,13 @@
 """What is mounted, and how an image is spelled for each engine."""
 
+from dataclasses import replace
+
 import pytest
 
 from sftc.compiler.compile import Checked
 from sftc.compiler.container import Container, container, covers, mounted
+from sftc.compiler.plan import FromRecipe, Resolved
+from sftc.compiler.schemas import leaves
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 MODEL = "preset: llama-2-7b"
@@ -66,6 +70,18 @@ def test_an_image_is_spelled_as_its_engine_wants_it(check, engine: str, image: s
 )
 def test_other_images_are_refused(check, engine: str, image: str, codes: list[str]) -> None:
     assert [one.code for one in made(check, engine, f'"{image}"').diagnostics] == codes
+
+
+def test_every_run_time_path_of_a_recipe_is_mounted(check) -> None:
+    plan = check(MODEL).plan
+    assert plan is not None
+    named = [key for key, schema in leaves() if schema.get("format") == "run-time-path"]
+    stated = {key: Resolved(value=f"/{number}", origin=FromRecipe()) for number, key in enumerate(named)}
+    reads, writes = mounted(replace(plan, values={**plan.values, **stated}))
+    assert sorted(key for one in (*reads, *writes) for key in one.keys) == sorted(named)
+    assert {key for one in writes for key in one.keys} == {
+        *("checkpoint.save", "data.store_path", "logging.run_path", "logging.tensorboard_dir")
+    }
 
 
 def test_a_path_in_another_one_comes_with_it(check) -> None:
