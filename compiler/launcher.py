@@ -58,6 +58,10 @@ def _own(plan: Plan) -> Iterator[Variable]:
         yield Variable(
             name="HOME", value="/tmp", reason="the caller's home is not in the container, and caches need one"
         )
+    if plan["launch.max_restarts"]:
+        # Since torch 2.5 the ranks share torchrun's store, in which the attempt before has left its addresses.
+        reason = "ranks that are started again find each other in a new store, and no address of dead ones"
+        yield Variable(name="TORCH_DISABLE_SHARE_RDZV_TCP_STORE", value="1", reason=reason)
     tuned = list(_tuned(plan))
     if _is_split(plan) and plan["launch.device"] != "cpu" and MAX_CONNECTIONS not in [one.name for one in tuned]:
         reason = "keeps communication and compute in order on NVIDIA GPUs before Blackwell"
