@@ -312,7 +312,8 @@ _ROWS: dict[str, tuple[str, str]] = {
     ),
     "SFTC455": (
         "a value that a generated file cannot hold",
-        "megatron.args is read line by line, and sbatch knows no escape for a double quote.",
+        "megatron.args is read line by line, sbatch knows no escape for a double quote, and pyxis none for a comma, a "
+        "colon or a blank in a path.",
     ),
     "SFTC456": (
         "a variable that is not the recipe's to set",
@@ -350,6 +351,25 @@ _ROWS: dict[str, tuple[str, str]] = {
     "SFTC474": (
         "a Slurm key without effect",
         "No GPU is asked for on the CPU device, or where `launch.slurm.gpu_option` is none.",
+    ),
+    "SFTC475": (
+        "an image that may be another one tomorrow",
+        "A tag is moved to a new image whenever somebody likes; a digest is the image itself. An image file is held to "
+        "the digest of `launch.container.image_sha256`, which launch.sh verifies.",
+    ),
+    "SFTC476": (
+        "pyxis without Slurm",
+        "pyxis adds options to srun, which only launch.sbatch calls.",
+    ),
+    "SFTC477": (
+        "a mount in the way of another",
+        "What the plan reads and writes is mounted under its own path, read-only or not as it has to be. Another mount "
+        "at that place would hide it.",
+    ),
+    "SFTC478": (
+        "something that the container's engine cannot do",
+        "docker and podman take images in registries and decide about GPUs when they start; apptainer and singularity "
+        "take files, and names with `docker://` before them.",
     ),
     "SFTC481": (
         "a run that does not fit its device",

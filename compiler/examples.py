@@ -16,6 +16,8 @@ class Example:
     good: str
 
 
+_DIGEST = "sha256:" + "0123456789abcdef" * 4
+
 # SFTC210 has none: the recipe schema has no key of alternative forms.
 _ROWS: dict[str, tuple[str, str]] = {
     "SFTC101": (
@@ -414,6 +416,38 @@ _ROWS: dict[str, tuple[str, str]] = {
     "SFTC474": (
         "launch:\n  device: cpu\n  launcher: slurm\n  slurm:\n    gpu_type: h100\n",
         "launch:\n  device: cuda\n  launcher: slurm\n  slurm:\n    gpu_type: h100\n",
+    ),
+    "SFTC475": (
+        "launch:\n  container:\n    engine: docker\n    image: registry.example.com/sftc:1.0\n",
+        f"launch:\n  container:\n    engine: docker\n    image: registry.example.com/sftc@{_DIGEST}\n",
+    ),
+    "SFTC476": (
+        f"launch:\n  container:\n    engine: pyxis\n    image: registry.example.com/sftc@{_DIGEST}\n",
+        "launch:\n"
+        "  launcher: slurm\n"
+        "  container:\n"
+        "    engine: pyxis\n"
+        f"    image: registry.example.com/sftc@{_DIGEST}\n",
+    ),
+    "SFTC477": (
+        "tokenizer:\n"
+        "  path: /models/llama\n"
+        "launch:\n"
+        "  container:\n"
+        "    engine: docker\n"
+        f"    image: registry.example.com/sftc@{_DIGEST}\n"
+        "    mounts: [/other:/models]\n",
+        "tokenizer:\n"
+        "  path: /models/llama\n"
+        "launch:\n"
+        "  container:\n"
+        "    engine: docker\n"
+        f"    image: registry.example.com/sftc@{_DIGEST}\n"
+        "    mounts: [/other:/other]\n",
+    ),
+    "SFTC478": (
+        f"launch:\n  container:\n    engine: apptainer\n    image: registry.example.com/sftc@{_DIGEST}\n",
+        f"launch:\n  container:\n    engine: apptainer\n    image: docker://registry.example.com/sftc@{_DIGEST}\n",
     ),
     "SFTC481": (
         "model:\n  preset: llama-2-7b\nlaunch:\n  nproc_per_node: 8\n  hardware: H100\n",

@@ -24,6 +24,22 @@ class Hardware:
     interconnect_kind: str
     source: str
 
+    @property
+    def is_amd(self) -> bool:
+        return self.name.startswith("AMD ")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """A variable that the vendor of `devices` asks for, where the condition `when` holds; None: always."""
+
+    name: str
+    value: str
+    devices: tuple[str, ...]
+    when: str | None
+    reason: str
+    source: str
+
 
 @cache
 def hardware_table() -> Mapping[str, Hardware]:
@@ -43,3 +59,10 @@ def hardware_table() -> Mapping[str, Hardware]:
         )
         for key, row in rows.items()
     }
+
+
+@cache
+def tunings() -> tuple[Tuning, ...]:
+    """Every variable that some device wants."""
+    rows = load_schema("hardware.json")["variables"]
+    return tuple(Tuning(**{**row, "devices": tuple(row["devices"])}) for row in rows)

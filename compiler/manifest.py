@@ -77,6 +77,8 @@ def _dependencies(plan: Plan) -> Iterable[tuple[str, str]]:
         yield f"schema/{name}", schema_text(name)
     for name in template_names(plan):
         yield f"templates/{name}.j2", template_text(name)
+    if plan["launch.hardware"] is not None:
+        yield "schema/hardware.json", schema_text("hardware.json")
     if plan.chat_template is not None:
         yield "chat_template", plan.chat_template
     yield from {hook.file: hook.text for hook in plan.hooks if hook.file and hook.text is not None}.items()

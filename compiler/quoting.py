@@ -6,6 +6,7 @@ bare `{{ value }}` cannot slip through review.
 
 import re
 import shlex
+from collections.abc import Iterable
 from html import escape
 
 from .wording import written
@@ -17,6 +18,12 @@ class QuotingError(ValueError):
 
 class ShellWord(str):
     """Exactly one word of bash, whatever it holds."""
+
+    __slots__ = ()
+
+
+class ShellWords(str):
+    """Any number of words of bash, parted by blanks."""
 
     __slots__ = ()
 
@@ -63,6 +70,11 @@ class Comment(str):
 def sh(value: str | int) -> ShellWord:
     """`value` as one bash word."""
     return ShellWord(shlex.quote(str(value)))
+
+
+def words(values: Iterable[str | int]) -> ShellWords:
+    """Each of `values` as one bash word."""
+    return ShellWords(" ".join(map(sh, values)))
 
 
 def sbatch(value: str | int) -> SbatchWord:

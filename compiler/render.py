@@ -16,6 +16,7 @@ from typing import Any
 import jinja2
 
 from . import __version__, launcher, slurm
+from .container import container
 from .estimate.sizes import sizes_of
 from .estimate.work import disk_of
 from .plan import Argument, Plan
@@ -26,12 +27,14 @@ from .quoting import (
     PyLiteral,
     SbatchWord,
     ShellWord,
+    ShellWords,
     YamlScalar,
     argument,
     html,
     note,
     py,
     sh,
+    words,
     yaml,
 )
 from .schemas import recipe_schema
@@ -41,8 +44,8 @@ LOCK, CHAT_TEMPLATE = "recipe.lock", "chat_template.jinja"  # copies of inputs
 LINE = 140  # characters of a line of JSON
 # The type that every expression of a template must have, by the ending of the rendered file.
 WORD_TYPES: Mapping[str, tuple[type, ...]] = {
-    ".sh": (ShellWord, Comment),
-    ".sbatch": (ShellWord, SbatchWord, Comment),
+    ".sh": (ShellWord, ShellWords, Comment),
+    ".sbatch": (ShellWord, ShellWords, SbatchWord, Comment),
     ".py": (PyLiteral, Comment),
     ".args": (ArgumentLine, Comment),
     ".html": (HtmlText,),
@@ -112,6 +115,7 @@ def environment(name: str) -> jinja2.Environment:
     )
     filters: dict[str, Callable[..., Any]] = {
         "sh": sh,
+        "words": words,
         "py": py,
         "note": note,
         "html": html,
@@ -157,6 +161,7 @@ def _facts(plan: Plan) -> dict[str, Any]:
         "port": launcher.port(plan),
         "directives": slurm.directives(plan),
         "last_group": slurm.last_group(plan),
+        "container": container(plan),
     }
 
 

@@ -134,6 +134,9 @@ SYNONYMS: dict[str, str] = {
     "gpus_per_node": "launch.nproc_per_node",
     "num_gpus": "launch.nproc_per_node",
     "env": "launch.environment",
+    "container_image": "launch.container.image",
+    "docker_image": "launch.container.image",
+    "container_mounts": "launch.container.mounts",
     "megatron_path": "megatron.path",
     # one recipe upon another
     "extends": "base",

@@ -30,6 +30,7 @@ _NAMES = {
     "task": ("task.kind",),
     "port": ("name",),
     "last_group": ("launch.slurm.groups",),
+    "container": ("launch.container.engine",),
     "has_rows": ("data.train_data_path", "data.sources"),
     "has_hooks": tuple(f"hooks.{name}" for name in recipe_schema()["properties"]["hooks"]["properties"]),
 }

@@ -10,7 +10,7 @@ from typing import Any
 
 from . import slurm
 from .built import PLAN, Built, origin_words
-from .launcher import WORD_KEYS
+from .launcher import BY_HARDWARE, WORD_KEYS
 from .loader import load
 from .manifest import MANIFEST, ORIGINS, SUMS
 from .origins import ARGUMENT_FILES
@@ -202,6 +202,10 @@ def _rendered(built: Built, path: str, number: int, line: str) -> Iterator[Step]
         if path == "launch.sh" and bare == shlex.quote(word):
             yield _word(built, word)
             return
+    keys = bare.rpartition("  # ")[2].removeprefix("read: ").removeprefix("written: ").split(", ")
+    if path in ("launch.sh", "launch.sbatch") and all(key in built.values or key in built.places for key in keys):
+        yield from (trace_key(built, key) for key in keys)
+        return
     if directive := re.match(r"#SBATCH --([a-z0-9-]+)", bare):
         yield _directive(built, directive[1])
         return
@@ -225,7 +229,8 @@ def _variable(built: Built, variable: dict[str, str]) -> Step:
     reason = variable["reason"]
     if reason.startswith("launch.environment."):
         return trace_key(built, reason)
-    return Step(text=f"set by sftc: {reason}", end="sftc")
+    below = (trace_key(built, "launch.hardware"),) if reason.endswith(BY_HARDWARE) else ()
+    return Step(text=f"set by sftc: {reason}", end="sftc", below=below)
 
 
 def _directive(built: Built, option: str) -> Step:

@@ -21,6 +21,12 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # The supervisor's folder, its process, and what a rank leaves there: its status, or where it stopped.
 WATCH, WATCH_PID = "SFTC_WATCH", "SFTC_WATCH_PID"
 FAILED, STOPPED = "failed", "stopped"
+# What gloo says of a rank that has died or hangs; NCCL ends the process instead.
+LOST = {
+    "Connection closed by peer": "another rank has died",
+    "Connection reset by peer": "another rank has died",
+    "Timed out waiting": "another rank does not answer (`launch.distributed_timeout_minutes`)",
+}
 REQUEST = "request"  # what the supervisor leaves there: the name of the signal that it passes on as SIGUSR1
 
 
@@ -133,7 +139,8 @@ def fail(error: BaseException) -> int:
         if isinstance(error, UserError):
             complain(error)
         else:
-            say(f"error: rank {os.environ.get('RANK', '0')} failed: {text}")
+            reason = next((reason for mark, reason in LOST.items() if mark in text), text)
+            say(f"error: rank {os.environ.get('RANK', '0')} failed: {reason}")
     return 1 if mistake else 70
 
 

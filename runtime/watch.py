@@ -24,6 +24,9 @@ from .record import Stopwatch
 STOPPED = 75  # EX_TEMPFAIL: saved and not complete
 TIMED_OUT = 124  # as of timeout(1)
 INTERVAL = 0.5  # seconds between two looks
+# Seconds in which one request may arrive twice: Slurm signals every process of a step, and a container's engine passes
+# on what it has received itself.
+ECHO = 1.0
 REQUESTS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 # How torchrun reports the exit status of the rank that failed first, below that headline.
 ROOT_CAUSE = re.compile(r"Root Cause.*?exitcode\s*:\s*(-?\d+)", re.DOTALL)
@@ -56,6 +59,7 @@ class _Watch:
         self._hold = hold
         self._request: signal.Signals | None = None
         self._again: signal.Signals | None = None  # the second one
+        self._clock, self._since = Stopwatch(), 0.0  # the first one
 
     def run(self, command: Sequence[str]) -> int:
         before = {number: signal.signal(number, self._note) for number in REQUESTS}
@@ -79,9 +83,12 @@ class _Watch:
                 signal.signal(number, handler)
 
     def _note(self, number: int, _: FrameType | None) -> None:
+        lap = self._clock.lap()
         if self._request is None:
             self._request = signal.Signals(number)
-        elif number != signal.SIGUSR1:
+            return
+        self._since += lap
+        if number != signal.SIGUSR1 and (number != self._request or self._since > ECHO):
             self._again = signal.Signals(number)
 
     def _wait(self, child: subprocess.Popen[bytes]) -> int | None:

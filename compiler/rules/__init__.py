@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from ..diagnostics import Diagnostic
 from ..loader import RecipeDocument
 from ..plan import Plan
-from . import data, hooks, launch, packing, parallel, schedule, shape, slurm, weights
+from . import container, data, hooks, launch, packing, parallel, schedule, shape, slurm, weights
 from .context import Context
 
 type Rule = Callable[[Context], Iterator[Diagnostic]]
@@ -24,6 +24,7 @@ RULES: tuple[Rule, ...] = (
     *weights.RULES,
     *launch.RULES,
     *slurm.RULES,
+    *container.RULES,
 )
 
 

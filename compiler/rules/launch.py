@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from ..container import is_file
 from ..diagnostics import Diagnostic
 from ..schemas import leaves
 from .context import Context
@@ -15,7 +16,7 @@ SECRET = re.compile(r"TOKEN(?!IZE|S)|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIAL"
 # What bash lets nobody set; what torchrun tells each rank; what launch.sh reads before it exports anything.
 SET_BY_BASH = frozenset({"BASHOPTS", "BASH_VERSINFO", "EUID", "PPID", "SHELLOPTS", "UID"})
 SET_BY_TORCHRUN = frozenset({"RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"})
-SET_BY_STARTER = frozenset({"MASTER_ADDR", "MASTER_PORT", "SFTC_ROOT"})
+SET_BY_STARTER = frozenset({"MASTER_ADDR", "MASTER_PORT", "SFTC_IN_CONTAINER", "SFTC_ROOT"})
 
 
 def device(context: Context) -> Iterator[Diagnostic]:
@@ -82,7 +83,11 @@ def _paths(context: Context) -> dict[str, Any]:
     """Every run-time path, by its key."""
     paths = {key: context[key] for key, schema in leaves() if schema.get("format") == "run-time-path"}
     sources = context["data.sources"] or []
-    return paths | {f"data.sources.{number}.path": source["path"] for number, source in enumerate(sources)}
+    paths |= {f"data.sources.{number}.path": source["path"] for number, source in enumerate(sources)}
+    engine, image = context["launch.container.engine"], context["launch.container.image"]
+    if engine is not None and is_file(engine, image):
+        paths["launch.container.image"] = image
+    return paths | {f"launch.container.mounts.{n}": text for n, text in enumerate(context["launch.container.mounts"])}
 
 
 RULES = (device, secrets, variables, home_directories, unwritable)

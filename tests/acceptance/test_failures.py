@@ -119,28 +119,51 @@ def test_the_secret_is_seen_nowhere(failed: Failed, processes: list[str]) -> Non
     assert [path for path in files if SECRET.encode() in path.read_bytes()] == []
 
 
+def test_torchrun_starts_the_ranks_again_after_one_was_killed(repo_root: Path, tmp_path: Path) -> None:
+    build(tmp_path, repo_root, "  max_restarts: 1\n", save_interval=2, train_iters=30)
+    process = launch(tmp_path)
+    try:
+        wait_for_iterations(tmp_path, process)
+        os.kill(second_rank(tmp_path), signal.SIGKILL)
+        assert process.wait(LIMIT) == 0, (tmp_path / "stderr").read_text()
+    finally:
+        process.kill()
+    text = (tmp_path / "stderr").read_text()
+    assert "error: rank 0 failed: another rank has died\n" in text
+    assert re.search(r"^resuming `runs/quickstart/checkpoints` at iteration \d+ of 30, in full$", text, re.MULTILINE)
+    assert "done: iteration 30, " in text
+    starts = json.loads((tmp_path / "runs/quickstart/run.json").read_text())["starts"]
+    assert [start.get("outcome") for start in starts] == [None, "complete"]
+
+
 def test_a_rank_that_hangs_ends_the_run_in_a_stated_time(repo_root: Path, tmp_path: Path) -> None:
     """One minute by the recipe, and then half a minute in which torchrun asks the ranks to leave."""
     build(tmp_path, repo_root, "  distributed_timeout_minutes: 1\n", save_interval=2, train_iters=1000)
     process = launch(tmp_path)
-    metrics = tmp_path / "runs/quickstart/metrics.jsonl"
-    deadline = time.monotonic() + LIMIT
     try:
-        while not (metrics.exists() and len(metrics.read_text().splitlines()) > 4):
-            assert time.monotonic() < deadline
-            assert process.poll() is None, (tmp_path / "stderr").read_text()
-            time.sleep(0.1)
+        wait_for_iterations(tmp_path, process)
         os.kill(second_rank(tmp_path), signal.SIGSTOP)
         stopped = time.monotonic()
         assert process.wait(LIMIT) == 70
     finally:
         process.kill()
     assert 60 <= time.monotonic() - stopped < 180
-    assert "error: rank 0 failed: " in (tmp_path / "stderr").read_text()
+    told = "error: rank 0 failed: another rank does not answer (`launch.distributed_timeout_minutes`)\n"
+    assert told in (tmp_path / "stderr").read_text()
     save = tmp_path / "runs/quickstart/checkpoints"
     newest = int((save / "latest_checkpointed_iteration.txt").read_text())
     assert newest >= 4
     assert (save / f"iter_{newest:07d}/metadata.json").exists()
+
+
+def wait_for_iterations(cwd: Path, process: subprocess.Popen[str]) -> None:
+    """Until there is a checkpoint."""
+    metrics = cwd / "runs/quickstart/metrics.jsonl"
+    deadline = time.monotonic() + LIMIT
+    while not (metrics.exists() and len(metrics.read_text().splitlines()) > 4):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, (cwd / "stderr").read_text()
+        time.sleep(0.1)
 
 
 def second_rank(cwd: Path) -> int:

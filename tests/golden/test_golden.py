@@ -1,8 +1,10 @@
 """Whole build dirs, byte for byte: of every shipped recipe, and of cases that reach every branch of the templates."""
 
 import json
+import shutil
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -49,19 +51,55 @@ def test_every_golden_belongs_to_a_recipe() -> None:
 def test_scripts_are_sound_bash(script: Path) -> None:
     parsed = subprocess.run(["bash", "-n", script], capture_output=True, text=True)
     assert (parsed.returncode, parsed.stderr) == (0, "")
-    assert len([line for line in script.read_text().splitlines() if not line.startswith("#SBATCH ")]) <= 76
+    lines = [line for line in script.read_text().splitlines() if not line.startswith("#SBATCH ")]
+    # What is mounted and what the engine is told comes on top.
+    assert len(lines) <= 76 + 65 * ("SFTC_IN_CONTAINER" in script.read_text())
     assert "eval" not in script.read_text().split()
 
 
-@pytest.mark.parametrize(
-    "script", sorted(EXPECTED.glob("*/launch.s*")), ids=lambda path: f"{path.parent.name}/{path.name}"
-)
-def test_shellcheck_finds_nothing(script: Path) -> None:
-    try:
-        found = subprocess.run(["shellcheck", "--severity=warning", script], capture_output=True, text=True)
-    except FileNotFoundError:
+DIGEST = "sha256:" + "0123456789abcdef" * 4
+CONTAINERS = {
+    "none": (),
+    "docker": ("launch.container.engine=docker", f"launch.container.image=example.com/sftc@{DIGEST}"),
+    "podman": ("launch.container.engine=podman", f"launch.container.image=example.com/sftc@{DIGEST}"),
+    "apptainer": ("launch.container.engine=apptainer", f"launch.container.image=docker://example.com/sftc@{DIGEST}"),
+    "singularity": (
+        *("launch.container.engine=singularity", "launch.container.image=images/sftc.sif"),
+        f"launch.container.image_sha256={DIGEST.removeprefix('sha256:')}",
+    ),
+    "pyxis": ("launch.container.engine=pyxis", f"launch.container.image=example.com/sftc@{DIGEST}"),
+}
+SHIPPED = sorted(ROOT.glob("recipes/**/*.yaml"))
+
+
+def shellchecked(scripts: list[Path]) -> str:
+    """What shellcheck says about all of them, in one call."""
+    if shutil.which("shellcheck") is None:
         pytest.skip("shellcheck is not installed (Debian: apt-get install shellcheck)")
-    assert found.stdout == ""
+    return subprocess.run(["shellcheck", "--severity=warning", *scripts], capture_output=True, text=True).stdout
+
+
+def test_shellcheck_finds_nothing_in_the_golden_scripts() -> None:
+    assert shellchecked(sorted(EXPECTED.glob("*/launch.s*"))) == ""
+
+
+@pytest.mark.parametrize("engine", CONTAINERS)
+def test_shellcheck_finds_nothing_in_any_recipe_launcher_and_container(engine: str, tmp_path: Path) -> None:
+    scripts = []
+    for number, (recipe, launcher) in enumerate(product(SHIPPED, ["torchrun", "slurm"])):
+        text = recipe.read_text(encoding="utf-8")
+        if launcher == "torchrun" and (engine == "pyxis" or "  slurm:" in text):
+            continue
+        device = ["launch.device=cpu"] if "device: auto" in text else []
+        stated = (*CONTAINERS[engine], f"launch.launcher={launcher}", *device)
+        checked = check_recipe(recipe, recipe.name, stated)
+        assert checked.plan is not None, checked.diagnostics
+        for artifact in artifacts(checked):
+            if artifact.path.startswith("launch."):
+                scripts.append(tmp_path / f"{number}-{artifact.path}")
+                scripts[-1].write_bytes(artifact.content)
+    assert len(scripts) >= 2 * len(SHIPPED)
+    assert shellchecked(scripts) == ""
 
 
 @pytest.mark.parametrize("module", sorted(EXPECTED.glob("*/forward_step.py")), ids=lambda path: path.parent.name)

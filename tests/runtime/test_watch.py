@@ -40,7 +40,7 @@ while True:
 
 @pytest.fixture
 def cwd(tmp_path: Path) -> Path:
-    write_build(tmp_path / "build", values={"launch.stop_seconds": 2})
+    write_build(tmp_path / "build", values={"launch.stop_seconds": 3})
     (tmp_path / "rank.py").write_text(RANK)
     return tmp_path
 
@@ -82,7 +82,7 @@ def test_a_signal_lets_the_rank_save_and_leave(cwd: Path, watch: Watch, number: 
     until((cwd / "ready").exists)
     process.send_signal(number)
     assert process.communicate(timeout=LIMIT)[1].splitlines() == [
-        f"{number.name}: saving after this iteration, then leaving (within 2 s)",
+        f"{number.name}: saving after this iteration, then leaving (within 3 s)",
         f"stopped by {number.name} at iteration 3 of 8, saved; start again to go on",
     ]
     assert process.returncode == 75
@@ -93,7 +93,7 @@ def test_what_is_not_saved_in_time_is_killed_and_said(cwd: Path, watch: Watch) -
     until((cwd / "ready").exists)
     process.send_signal(signal.SIGTERM)
     told = process.communicate(timeout=LIMIT)[1].splitlines()
-    assert told[1:] == ["error: not saved within 2 s after SIGTERM (`launch.stop_seconds`)"]
+    assert told[1:] == ["error: not saved within 3 s after SIGTERM (`launch.stop_seconds`)"]
     assert process.returncode == 124
     assert len((cwd / "heard").read_text().splitlines()) > 1  # it was asked again and again
     assert not _processes_in(cwd)
@@ -109,6 +109,20 @@ def test_a_second_signal_ends_the_run_at_once(cwd: Path, watch: Watch, number: s
     assert f"a second signal, {number.name}: ended at once" in process.communicate(timeout=LIMIT)[1]
     assert process.returncode == 128 + number
     assert not _processes_in(cwd)
+
+
+def test_an_echo_of_the_first_signal_is_no_second_one(cwd: Path, watch: Watch) -> None:
+    """Under Slurm, a container's engine passes on what the supervisor in it has received, too."""
+    process = watch(*rank())
+    until((cwd / "ready").exists)
+    process.send_signal(signal.SIGTERM)
+    until((cwd / "heard").exists)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(1.2)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert "a second signal, SIGTERM" in process.communicate(timeout=LIMIT)[1]
+    assert process.returncode == 128 + signal.SIGTERM
 
 
 def test_a_second_usr1_is_the_first_one_again(cwd: Path, watch: Watch) -> None:

@@ -121,7 +121,15 @@ def test_templates_hold_no_logic(name: str) -> None:
     assert not [
         node for kind in forbidden for node in tree.find_all(kind) if not isinstance(node, (nodes.And, nodes.Or))
     ]
-    assert {node.name for node in tree.find_all(nodes.Filter)} <= {"sh", "sbatch", "py", "note", "html", "yaml"}
+    assert {node.name for node in tree.find_all(nodes.Filter)} <= {
+        "sh",
+        "words",
+        "sbatch",
+        "py",
+        "note",
+        "html",
+        "yaml",
+    }
 
 
 def test_every_template_file_is_known() -> None:

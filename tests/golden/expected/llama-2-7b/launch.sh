@@ -25,6 +25,7 @@ environment=(
   PYTHONSAFEPATH=1  # import installed packages only, no folder that lies here
   PYTHONUNBUFFERED=1  # the logs are complete when a rank dies
   CUDA_DEVICE_MAX_CONNECTIONS=1  # keeps communication and compute in order on NVIDIA GPUs before Blackwell
+  NCCL_NVLS_ENABLE=0  # the buffers of NVLink SHARP would take memory of each GPU (launch.hardware)
   OMP_NUM_THREADS=1  # one compute thread per rank: the same sums on every machine, no stalls on a busy one
 )
 prepare=(python3 -m sftc.runtime prepare "$build_dir")
