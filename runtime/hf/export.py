@@ -51,6 +51,8 @@ def export(asked: Export, target: Path) -> str:
         raise UserError(f"`{target / strangers[0]}` was not written by sftc", help="export into another directory")
     bundle, root = _read_run(asked.run_path)
     folder, iteration = _checkpoint(_save_path(asked.run_path, bundle, root), asked.iteration)
+    if bundle.value("lora.rank") is not None:
+        raise UserError(f"`{folder}` holds adapters, which cannot be exported yet")
     saved = SavedModel(folder)
     source = hugging_face(bundle.value("model.load"))
     source = None if source is None else root / source
