@@ -410,7 +410,7 @@ _ROWS: dict[str, tuple[str, str]] = {
     ),
     "SFTC702": (
         "a source that sftc cannot train",
-        "A recipe is one supervised fine-tuning or pretraining run of all weights, on Megatron.",
+        "A recipe is one supervised fine-tuning or pretraining run, of all weights or of LoRA adapters, on Megatron.",
     ),
     "SFTC703": (
         "a source that does not say whether it is SFT",

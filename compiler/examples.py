@@ -490,7 +490,7 @@ _ROWS: dict[str, tuple[str, str]] = {
         "    overrides:\n"
         "      stage: sft\n"
         "      lr: 1.0e-5\n"
-        "      peft: lora\n"
+        "      peft: dora\n"
         "$ sftc import primus experiment.yaml\n",
         "$ cat experiment.yaml\n"
         "modules:\n"

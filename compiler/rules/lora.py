@@ -100,9 +100,6 @@ def company(context: Context) -> Iterator[Diagnostic]:
         message = "`checkpoint.finetune: false` continues a run of all weights, and adapters begin a new one"
         help = "leave the line out; a launch of the same build goes on from its own checkpoints"
         yield context.error("SFTC447", "checkpoint.finetune", message, also=(RANK,), help=help)
-    if context["checkpoint.export_hf"]:
-        message = "a run with adapters cannot be exported yet"
-        yield context.error("SFTC447", "checkpoint.export_hf", message, also=(RANK,), help="leave the line out")
     usual = option_defaults(context["megatron.target"])
     for dest in REFUSED:
         if raw_option(context.plan, dest) not in (usual.get(dest), None, False, 0):

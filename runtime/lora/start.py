@@ -1,4 +1,4 @@
-"""From a model as Megatron builds it to one that trains adapters, chunk by chunk."""
+"""From a model as Megatron builds it to one that trains adapters."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -6,8 +6,9 @@ from typing import Any
 
 from ..megatron import load_weights
 from .attach import attach
+from .digest import digest_of
 from .settings import Settings
-from .state import digest_of, save_adapters_only
+from .state import save_adapters_only
 
 
 def adapting(settings: Settings, checkpoint: Path | None) -> Callable[[Sequence[Any]], None]:
@@ -17,10 +18,11 @@ def adapting(settings: Settings, checkpoint: Path | None) -> Callable[[Sequence[
     """
 
     def adapt(chunks: Sequence[Any]) -> None:
-        for chunk in chunks:
-            if checkpoint is not None:
+        if checkpoint is not None:
+            for chunk in chunks:
                 load_weights(chunk, checkpoint)
-            base = digest_of(list(chunk.parameters()))
-            save_adapters_only(chunk, attach(chunk, settings), base)
+        base = digest_of(chunks)
+        for number, chunk in enumerate(chunks):
+            save_adapters_only(chunk, number, attach(chunk, settings), base)
 
     return adapt

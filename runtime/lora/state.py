@@ -7,15 +7,14 @@ import torch
 
 from ..errors import UserError
 from .adapter import Adapter
+from .digest import BASE, word
 
-BASE = "lora_base"
 
+def save_adapters_only(chunk: Any, number: int, adapters: Sequence[Adapter], base: torch.Tensor) -> None:
+    """Let what Megatron saves and loads of `chunk`, the `number`-th of this rank, be its `adapters`.
 
-def save_adapters_only(chunk: Any, adapters: Sequence[Adapter], base: str) -> None:
-    """Let what Megatron saves and loads of `chunk` be its `adapters`; `base` is the digest of all its other weights.
-
-    Tensors are known by their place in the whole model, so another layout reads them, too. Loading raises UserError
-    for adapters of another base.
+    base: the digest of all other weights. Tensors are known by their place in the whole model, so another layout reads
+    them, too. Loading raises UserError for adapters of another base.
     """
     parameters = {
         f"{adapter.place.name}.lora.{name}": (adapter, name, parameter)
@@ -25,15 +24,10 @@ def save_adapters_only(chunk: Any, adapters: Sequence[Adapter], base: str) -> No
 
     def sharded_state_dict(prefix: str = "", *_: Any, **__: Any) -> dict[str, Any]:
         tensors = {prefix + key: _sharded(prefix + key, *found) for key, found in parameters.items()}
-        return {**tensors, BASE: base}
+        return {**tensors, BASE: _digest(base, number)}
 
     def load_state_dict(state: Mapping[str, Any], **__: Any) -> None:
-        if state[BASE] != base:
-            raise UserError(
-                f"the adapters of this checkpoint were trained beside weights of digest {state[BASE]}, and those of "
-                f"`model.load` have {base}",
-                help="put the weights back that the run began with, or start a new run from these",
-            )
+        require_base(saved=word(state[BASE]), loaded=word(base))
         with torch.no_grad():
             for key, (_, _, parameter) in parameters.items():
                 parameter.copy_(state[key])
@@ -42,21 +36,21 @@ def save_adapters_only(chunk: Any, adapters: Sequence[Adapter], base: str) -> No
     chunk.load_state_dict = load_state_dict
 
 
-def digest_of(parameters: Sequence[torch.Tensor]) -> str:
-    """Of the weights that all ranks hold, 16 hexadecimal digits. Every rank has to call it.
+def require_base(*, saved: str, loaded: str) -> None:
+    """UserError unless the weights that are `loaded` are those beside which the adapters were `saved`, by digest."""
+    if saved != loaded:
+        raise UserError(
+            f"the adapters of this checkpoint were trained beside weights of digest {saved}, and those of `model.load` "
+            f"have {loaded}",
+            help="put the weights back that the run began with, or start a new run from these",
+        )
 
-    A sum over all values, which are mixed first: the same for the same weights in the same layout, at the speed at
-    which memory is read. It finds other weights; it is no proof against somebody who wants to deceive.
-    """
-    device = parameters[0].device
-    total = torch.zeros(1, dtype=torch.int64, device=device)
-    for number, parameter in enumerate(parameters, start=1):
-        for block in torch.split(parameter.detach().reshape(-1), 1 << 24):
-            bits = block.view(torch.int16 if block.element_size() == 2 else torch.int32).to(torch.int64)
-            mixed = bits * 0x9E3779B97F4A7C1 + number
-            total += ((mixed ^ (mixed >> 29)) * 0x27D4EB2F165667C5).sum()
-    torch.distributed.all_reduce(total)
-    return f"{int(total) % (1 << 64):016x}"
+
+def _digest(base: torch.Tensor, number: int) -> Any:
+    from megatron.core.dist_checkpointing import ShardedTensor
+
+    copy = number * torch.distributed.get_world_size() + torch.distributed.get_rank()
+    return ShardedTensor.from_rank_offsets(BASE, base.clone(), replica_id=copy)
 
 
 def _sharded(key: str, adapter: Adapter, name: str, parameter: torch.Tensor) -> Any:
