@@ -297,6 +297,21 @@ _ROWS: dict[str, tuple[str, str]] = {
         "Hugging Face weights that no run can start from",
         "`model.load: hf:DIR` takes the weights in DIR as a new run's first ones. A model's files hold nothing else.",
     ),
+    "SFTC445": (
+        "a LoRA target that the model does not have",
+        "`lora.targets` are Megatron's names of linears: the last part, or a pattern for the whole name. In Megatron "
+        "queries, keys and values are one linear, as are gate and up.",
+    ),
+    "SFTC446": (
+        "a rank that is larger than a matrix",
+        "An adapter is two matrices with `lora.rank` between them. From the smaller side of the matrix on, they say "
+        "as much as the matrix itself.",
+    ),
+    "SFTC447": (
+        "a setting that adapters do not go with",
+        "Adapters learn beside weights that are loaded and stay as they are, and Megatron has to run the linears that "
+        "they hang on.",
+    ),
     "SFTC451": (
         "Slurm keys without Slurm",
         "Directives are rendered into launch.sbatch, which exists with `launch.launcher: slurm`.",
@@ -416,7 +431,7 @@ _ROWS: dict[str, tuple[str, str]] = {
     ),
     "SFTC702": (
         "a source that sftc cannot train",
-        "A recipe is one supervised fine-tuning or pretraining run of all weights, on Megatron.",
+        "A recipe is one supervised fine-tuning or pretraining run, of all weights or of LoRA adapters, on Megatron.",
     ),
     "SFTC703": (
         "a source that does not say whether it is SFT",

@@ -326,6 +326,18 @@ _ROWS: dict[str, tuple[str, str]] = {
         "model:\n  load: hf:models/llama\ncheckpoint:\n  finetune: false\n",
         "model:\n  load: hf:models/llama\n",
     ),
+    "SFTC445": (
+        "model:\n  load: hf:models/llama\nlora:\n  rank: 16\n  targets: [q_proj, v_proj]\n",
+        "model:\n  load: hf:models/llama\nlora:\n  rank: 16\n  targets: [linear_qkv]\n",
+    ),
+    "SFTC446": (
+        "model:\n  hidden_size: 1024\n  load: hf:models/llama\nlora:\n  rank: 2048\n",
+        "model:\n  hidden_size: 1024\n  load: hf:models/llama\nlora:\n  rank: 16\n",
+    ),
+    "SFTC447": (
+        "model:\n  init: random\nlora:\n  rank: 16\n",
+        "model:\n  load: hf:models/llama\nlora:\n  rank: 16\n",
+    ),
     "SFTC451": (
         "launch:\n  launcher: torchrun\n  slurm:\n    partition: gpu\n",
         "launch:\n  launcher: slurm\n  slurm:\n    partition: gpu\n",
@@ -512,7 +524,7 @@ _ROWS: dict[str, tuple[str, str]] = {
         "    overrides:\n"
         "      stage: sft\n"
         "      lr: 1.0e-5\n"
-        "      peft: lora\n"
+        "      peft: dora\n"
         "$ sftc import primus experiment.yaml\n",
         "$ cat experiment.yaml\n"
         "modules:\n"

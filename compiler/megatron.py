@@ -152,7 +152,8 @@ def _managed(plan: Plan) -> Iterator[Argument]:
         own = "Megatron's own; the other one needs a package besides"
         yield Argument(option="--async-strategy", values=("mcore",), reason=own, group="checkpoint")
     load = plan["model.load"]
-    if load and plan["checkpoint.finetune"] and not load.startswith(HUGGING_FACE):
+    # weights to be frozen are read by the runtime: Megatron would miss the adapters in that checkpoint
+    if load and plan["checkpoint.finetune"] and not load.startswith(HUGGING_FACE) and plan["lora.rank"] is None:
         yield Argument(option="--pretrained-checkpoint", values=(load,), key="model.load", group="checkpoint")
     if not plan.validates:
         # Any number will do, and with epochs the run's length is not known yet.

@@ -3,13 +3,14 @@
 from importlib import import_module
 from typing import Any
 
-# The modules by what the compiler asks of them. Only that of config.json is needed for compiling, and it is light; so
-# is that of runs.
+# The modules by what the compiler asks of them. Only those of config.json and of LoRA's targets are needed for
+# compiling, and they are light; so is that of runs.
 MODULES = {
     "config.json": "sftc.runtime.hf.config",
     "data": "sftc.runtime.data.commands",
     "export": "sftc.runtime.hf.commands",
     "lock": "sftc.runtime.lock.commands",
+    "lora.targets": "sftc.runtime.lora.targets",
     "preflight": "sftc.runtime.preflight.commands",
     "runs": "sftc.runtime.runs.commands",
 }

@@ -66,6 +66,12 @@ DERIVATIONS = (
         compute=lambda heads: heads,
     ),
     Derivation(
+        key="lora.alpha",
+        rule="as large as the rank",
+        inputs=("lora.rank",),
+        compute=lambda rank: None if rank is None else float(rank),
+    ),
+    Derivation(
         key="data.format",
         rule="text for pretrain; for sft found out from the rows when they are prepared",
         inputs=("task.kind",),

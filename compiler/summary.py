@@ -1,6 +1,7 @@
 """The last lines of a command: what is trained on and why, and how large the run is."""
 
 from .compile import Checked
+from .lora import adapter_parameters
 from .parameters import parameters
 from .plan import Plan
 from .render import supervised
@@ -24,11 +25,13 @@ def task_line(result: Checked) -> str:
 
 
 def size_line(plan: Plan) -> str:
-    """How many parameters the model has, and of a mixture of experts how many a token passes through."""
+    """How many parameters the model has, of experts how many a token passes through, and those of adapters."""
     count = parameters(plan)
     text = f"{spell_count(count.total)} parameters"
     if count.active != count.total:
         text += f", {spell_count(count.active)} active per token"
+    if plan["lora.rank"] is not None:
+        text += f", {spell_count(adapter_parameters(plan))} more in adapters, which alone are trained"
     if count.uncounted:
         text += f", without those of {', '.join(f'`{name}`' for name in count.uncounted)}"
     return text

@@ -5,7 +5,7 @@ from pathlib import Path
 from . import hooks, megatron, trackers
 from .bundle import read_bundle
 from .checkpoint.owner import require_free
-from .checkpoint.start import decide, hugging_face, require_writable
+from .checkpoint.start import decide, hugging_face, origin, require_writable
 from .device import choose
 from .lock.verify import require_locked
 from .progress import Counter, say
@@ -22,16 +22,17 @@ def run(build_dir: Path) -> None:
     require_writable(bundle)
     if save := bundle.value("checkpoint.save"):
         require_free(Path(save), bundle.name)
-    if line := require_locked(bundle, reads_weights=start.kind not in ("resume", "complete")):
+    begun = origin(bundle, start)
+    if line := require_locked(bundle, reads_weights=begun.kind not in ("resume", "complete")):
         say(line)
-    if (directory := hugging_face(bundle.value("model.load"))) and start.arguments:
+    if (directory := hugging_face(bundle.value("model.load"))) and begun.checkpoint:
         from .hf.bridge import import_checkpoint
 
         say(import_checkpoint(directory, Path(bundle.value("data.store_path"))))
-    if start.weights is not None:
+    if begun.weights is not None:
         from .hf.check import notices, open_model
 
-        for notice in notices(open_model(start.weights, bundle.value), bundle.value):
+        for notice in notices(open_model(begun.weights, bundle.value), bundle.value):
             say(notice)
     if bundle.value("launch.device") == "cuda":
         choose("cuda")

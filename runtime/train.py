@@ -10,10 +10,11 @@ from types import ModuleType
 from . import megatron, metrics, process, trackers
 from .bundle import Bundle, read_bundle
 from .checkpoint.keep import prune
-from .checkpoint.start import Start, claim, decide, other_data
+from .checkpoint.start import Start, claim, decide, origin, other_data
 from .device import choose, require_memory
 from .errors import UserError
 from .launch import arguments_of, evaluation, length
+from .lora.settings import Settings
 from .pointer import read_pointer
 from .progress import Progress
 from .record import RunRecord, keep_build
@@ -87,6 +88,8 @@ def run(build_dir: Path) -> None:
             prune=pruned,
             trackers=trackers.following(bundle, run_path, say),
         )
+    lora = Settings.of(bundle.value)
+    begun = origin(bundle, start)
     step = import_step(bundle.path / "forward_step.py")
     outcome, why, reached = "failed", None, None
     try:
@@ -95,7 +98,8 @@ def run(build_dir: Path) -> None:
             step,
             _layers(bundle),
             observer,
-            _first_weights(bundle, start),
+            _first_weights(bundle, begun),
+            adapt=None if lora is None else _adapting(lora, begun),
             variable_lengths=bundle.value("data.padding") == "longest",
         )
         outcome = "complete" if iteration >= whole.iterations else "stopped"
@@ -147,6 +151,12 @@ def _first_weights(bundle: Bundle, start: Start) -> megatron.FirstWeights | None
     from .hf.load import loader
 
     return loader(open_model(start.weights, bundle.value))
+
+
+def _adapting(lora: Settings, origin: Start) -> megatron.Adapt:
+    from .lora.start import adapting
+
+    return adapting(lora, origin.checkpoint)
 
 
 def _export(bundle: Bundle, run_path: Path, iteration: int, say: Callable[[str], None]) -> None:

@@ -33,12 +33,14 @@ def _size(_context: click.Context, _parameter: click.Parameter, text: str) -> in
 @click.option("--iteration", type=click.IntRange(min=1), help="Of which checkpoint; the newest.")
 @click.option("--dtype", type=click.Choice(["bf16", "fp16", "fp32"]), help="Of the weights; that of the training.")
 @click.option("--max-shard-size", "shard", default="5GB", callback=_size, show_default=True, help="Of one file.")
-def export(run: Path, output: Path, iteration: int | None, dtype: str | None, shard: int) -> None:
+@click.option("--adapter", is_flag=True, help="Of a run with LoRA: the adapter alone, as peft reads it.")
+def export(run: Path, output: Path, iteration: int | None, dtype: str | None, shard: int, adapter: bool) -> None:
     """Write a checkpoint of the run directory RUN as a Hugging Face model. Needs no GPU.
 
     \b
-    Example:
+    Examples:
       sftc export runs/quickstart -o models/quickstart
+      sftc export runs/adapted -o adapters/mine --adapter
     """
     try:
         commands = reach("export")
@@ -52,5 +54,5 @@ def export(run: Path, output: Path, iteration: int | None, dtype: str | None, sh
     for name in strangers[:1]:
         say("SFTC601", f"{output / name} was not written by sftc", "move it away, or export into another directory")
         sys.exit(REFUSED)
-    line = answer(commands.write(run, output, iteration=iteration, dtype=dtype, max_shard=shard))
+    line = answer(commands.write(run, output, iteration=iteration, dtype=dtype, max_shard=shard, adapter=adapter))
     click.echo(line, err=True)

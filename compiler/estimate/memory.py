@@ -80,7 +80,7 @@ def rank_memory(sizes: Sizes, stage: Stage) -> RankMemory:
         layers=stage.layers,
         in_flight=max(sum(counts) for counts in _waiting(sizes, stage)),
         weights=held * sizes.element,
-        gradients=held * sizes.gradient,
+        gradients=(stage.trained + stage.trained_experts) * sizes.gradient,
         optimizer=optimizer_bytes(sizes, stage),
         activations=kept,
         logits=logits,
@@ -175,8 +175,8 @@ def _gradients_on_their_way(sizes: Sizes, stage: Stage) -> int:
 
 def _shards(sizes: Sizes, stage: Stage) -> tuple[int, int]:
     if not sizes.is_sharded:
-        return stage.dense, stage.experts
-    return stage.dense // (sizes.dp * sizes.cp), stage.experts // sizes.expert_dp
+        return stage.trained, stage.trained_experts
+    return stage.trained // (sizes.dp * sizes.cp), stage.trained_experts // sizes.expert_dp
 
 
 def _waiting(sizes: Sizes, stage: Stage) -> list[tuple[int, ...]]:

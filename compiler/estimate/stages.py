@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ..lora import adapted
 from ..parameters import Layer, Parameters, parameters, raw_option, sparse_layers
 from ..plan import Plan
 from .sizes import Sizes
@@ -18,12 +19,16 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """One pipeline stage. `dense` and `experts` are parameters of one rank, `largest` those of its largest matrix."""
+    """One pipeline stage. `dense` and `experts` are parameters of one rank, `trained` and `trained_experts` those that
+    are not frozen, `largest` those of its largest matrix that is not.
+    """
 
     rank: int
     chunks: tuple[Chunk, ...]
     dense: int
     experts: int
+    trained: int
+    trained_experts: int
     largest: int
 
     @property
@@ -54,13 +59,37 @@ def _stage(plan: Plan, sizes: Sizes, rank: int, model: Parameters, sparse: tuple
         dense += model.final_norm
         if model.output or not has_first:  # a tied output on another stage is a copy of the embedding
             dense += rows
+    experts = sum(layer.experts for layer in held) // (sizes.ep * sizes.etp)
+    if plan["lora.rank"] is not None:
+        numbers = {start + offset for start in starts for offset in range(count)}
+        return _with_adapters(plan, sizes, rank, chunks, dense, experts, numbers)
     matrices = [sizes.hidden * width * (2 if sizes.is_gated else 1) for width in (sizes.ffn, sizes.expert_ffn)]
     return Stage(
         rank=rank,
         chunks=chunks,
         dense=dense,
-        experts=sum(layer.experts for layer in held) // (sizes.ep * sizes.etp),
+        experts=experts,
+        trained=dense,
+        trained_experts=experts,
         largest=max(*matrices, rows if has_first or has_last else 0),
+    )
+
+
+def _with_adapters(
+    plan: Plan, sizes: Sizes, rank: int, chunks: tuple[Chunk, ...], dense: int, experts: int, numbers: set[int]
+) -> Stage:
+    """The stage of layers `numbers`, whose own parameters are frozen."""
+    width, own = plan["lora.rank"], [linear for linear in adapted(plan) if linear.layer in numbers]
+    trained = sum(linear.adapter(width, sizes.tp) for linear in own if not linear.is_expert)
+    shared = sum(linear.adapter(width, sizes.etp) for linear in own if linear.is_expert) // sizes.ep
+    return Stage(
+        rank=rank,
+        chunks=chunks,
+        dense=dense + trained,
+        experts=experts + shared,
+        trained=trained,
+        trained_experts=shared,
+        largest=max((width * max(linear.inputs, linear.outputs) for linear in own), default=0),
     )
 
 

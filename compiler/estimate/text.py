@@ -93,7 +93,8 @@ def _table(found: Estimate) -> Iterator[str]:
 def _work(found: Estimate) -> Iterator[str]:
     work, disk, duration = found.work, found.disk, found.duration
     active = "" if work.active_parameters == work.parameters else f", {_count(work.active_parameters)} active"
-    yield f"parameters       {_count(work.parameters)}{active}"
+    trained = "" if work.trained_parameters == work.parameters else f", {_count(work.trained_parameters)} trained"
+    yield f"parameters       {_count(work.parameters)}{active}{trained}"
     yield f"tokens           at most {_count(work.tokens_per_iteration)} an iteration (padding counted)"
     if work.tokens is None:
         yield "length           epochs: how many iterations they are is known when the data is prepared"

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from ..hardware import Hardware
-from ..parameters import parameters, raw_option
+from ..lora import adapted, adapter_parameters
+from ..parameters import MEGATRON_TOPK, parameters, raw_option
 from ..plan import Plan
 from .sizes import Sizes
 
@@ -16,11 +17,13 @@ class Work:
     """FLOPs and tokens. Tokens count padding: as many positions as fit, so an upper bound.
 
     `flops_per_token` is what the model asks for; `flops_per_iteration` too, `executed_per_iteration` with what is
-    recomputed. `iterations` is None where epochs are asked for: the data is not prepared yet.
+    recomputed. `trained_parameters` are all, or those of the adapters. `iterations` is None where epochs are asked for:
+    the data is not prepared yet.
     """
 
     parameters: int
     active_parameters: int
+    trained_parameters: int
     tokens_per_iteration: int
     flops_per_token: int
     flops_per_iteration: int
@@ -60,7 +63,8 @@ def work_of(plan: Plan, sizes: Sizes) -> Work:
     since it is causal: 6·s·q a layer. The embedding is looked up and costs nothing, the output layer counts padded.
 
     Source: Narayanan et al. (2021), appendix; `num_floating_point_operations` of megatron/training/training.py, which
-    counts the same. Experts: those that a token visits.
+    counts the same. Experts: those that a token visits. Frozen weights have no gradients of their own: 4 for each, and
+    6 for each of the adapters'.
     """
     model = parameters(plan)
     vocabulary = sizes.vocab * sizes.tp * sizes.hidden
@@ -69,6 +73,8 @@ def work_of(plan: Plan, sizes: Sizes) -> Work:
     if sizes.latent:
         scores = sizes.layers * sizes.whole_length * (sizes.queries + sizes.values) * sizes.tp // 2
     per_token = 6 * (weights + vocabulary + scores)
+    if plan["lora.rank"] is not None:
+        per_token += 6 * _visited_adapters(plan) - 2 * (weights + vocabulary)
     again = {"full": 2 * (weights + scores), "selective": 2 * scores, None: 0}[sizes.recompute]
     if sizes.recompute == "full" and sizes.recompute_method == "block":
         again = again * min(sizes.recompute_layers * sizes.pp * sizes.vpp, sizes.layers) // sizes.layers
@@ -76,6 +82,7 @@ def work_of(plan: Plan, sizes: Sizes) -> Work:
     return Work(
         parameters=model.total,
         active_parameters=model.active,
+        trained_parameters=adapter_parameters(plan) if plan["lora.rank"] is not None else model.total,
         tokens_per_iteration=tokens,
         flops_per_token=per_token,
         flops_per_iteration=per_token * tokens,
@@ -83,6 +90,14 @@ def work_of(plan: Plan, sizes: Sizes) -> Work:
         bubble=(sizes.pp - 1) / (sizes.micro_batches * sizes.vpp),
         iterations=plan["train.train_iters"],
     )
+
+
+def _visited_adapters(plan: Plan) -> int:
+    """Parameters of the adapters that a token passes through."""
+    width, share = plan["lora.rank"], (plan["model.moe_router_topk"] or MEGATRON_TOPK, plan["model.num_experts"] or 1)
+    own = adapted(plan)
+    experts = sum(linear.adapter(width) for linear in own if linear.is_expert) * share[0] // share[1]
+    return experts + sum(linear.adapter(width) for linear in own if not linear.is_expert)
 
 
 def duration_of(plan: Plan, sizes: Sizes, work: Work, hardware: Hardware) -> Duration | None:
@@ -99,10 +114,11 @@ def duration_of(plan: Plan, sizes: Sizes, work: Work, hardware: Hardware) -> Dur
 
 
 def disk_of(plan: Plan, sizes: Sizes) -> Disk:
-    """A `torch_dist` checkpoint holds every weight once, and of each its master copy and moments."""
+    """A `torch_dist` checkpoint holds every trained weight once, and of each its master copy and moments."""
     model = parameters(plan)
     padding = (sizes.vocab * sizes.tp - plan["model.vocab_size"]) * sizes.hidden * (2 if model.output else 1)
-    size = (model.total + padding) * (sizes.element + sizes.master + sizes.moments)
+    saved = adapter_parameters(plan) if plan["lora.rank"] is not None else model.total + padding
+    size = saved * (sizes.element + sizes.master + sizes.moments)
     iterations, interval = plan["train.train_iters"], plan["checkpoint.save_interval"]
     # One every so many iterations, and one after the last.
     count = None if iterations is None else -(-iterations // (interval or iterations))

@@ -12,6 +12,7 @@ from pathlib import Path
 from ..diagnostics import Severity
 from ..rules.launch import SECRET
 from . import flag, presets, rows, start
+from .adapters import adapters
 from .finish import Imported, failed, finish
 from .foreign import Files
 from .ledger import Entry, Fate, Ledger, Setting, defaulted
@@ -23,7 +24,6 @@ from .table import dest_of
 MARKERS = ("is_instruction_dataset", "is_sft")
 STAGES: Mapping[str, flag.Kind] = {"sft": "sft", "pretrain": "pretrain"}
 SAID = {"framework": "a recipe is for Megatron", "name": "a label", "overrides": "nothing is set"}
-FULL_ONLY = "sftc trains all weights; LoRA is not supported yet"
 NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -40,7 +40,7 @@ def import_primus(path: Path, name: str, request: Request) -> Imported:
     kind = flag.decide(ledger, list(_statements(ledger, read, merged, request.task)), read.place, _hint(read))
     settle(ledger, complete=read.complete)
     start.first_weights(ledger, sft=kind != "pretrain", complete=read.complete)
-    _adapters(ledger, merged)
+    adapters(ledger, merged)
     _blocks(ledger, read, merged)
     _strays(ledger, read)
     _around(ledger, read)
@@ -99,27 +99,6 @@ def _hint(read: Experiment) -> str | None:
         lines.append("`finetune_lr` is a learning rate; it does not say it")
     lines += [f"the preset `{one.value}` may say it: `--primus-root DIR` names its checkout" for one in read.unread[:1]]
     return "\n".join(lines) or None
-
-
-def _adapters(ledger: Ledger, merged: Mapping[str, Setting]) -> None:
-    block = {dest: one for dest, one in merged.items() if dest.startswith("lora.")}
-    switch = merged.get("lora.enabled")
-    on = bool(switch.value) if switch else any(one.own for one in block.values())
-    for one in block.values():
-        if on:
-            ledger.leave(one, FULL_ONLY)
-        else:
-            ledger.skip(one, "LoRA is off")
-    first = switch or next(iter(block.values()), None)
-    if peft := merged.get("peft"):
-        if peft.value in (None, "none", False):
-            ledger.skip(peft, "all weights are trained")
-        else:
-            on, first = True, peft
-            ledger.leave(peft, FULL_ONLY)
-    if on and first:
-        help = "take it out to train all weights, with a smaller learning rate and more memory"
-        ledger.report("SFTC702", "this trains LoRA adapters, and sftc trains all weights", first.span, help=help)
 
 
 def _blocks(ledger: Ledger, read: Experiment, merged: Mapping[str, Setting]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from ..diagnostics import Diagnostic
 from ..loader import RecipeDocument
 from ..plan import Plan
-from . import container, data, hooks, launch, packing, parallel, schedule, shape, slurm, weights
+from . import container, data, hooks, launch, lora, packing, parallel, schedule, shape, slurm, weights
 from .context import Context
 
 type Rule = Callable[[Context], Iterator[Diagnostic]]
@@ -22,6 +22,7 @@ RULES: tuple[Rule, ...] = (
     *hooks.RULES,
     *packing.RULES,
     *weights.RULES,
+    *lora.RULES,
     *launch.RULES,
     *slurm.RULES,
     *container.RULES,

@@ -24,7 +24,8 @@ HUGGING_FACE = "hf:"  # before the path of a directory in Hugging Face's format,
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
     """`arguments` come after those of the argument file; `iteration` is the one training goes on from; `weights` is
-    the Hugging Face directory that fills the model, if one does.
+    the Hugging Face directory that fills the model, if one does, and `checkpoint` the directory of Megatron checkpoints
+    that does.
     """
 
     kind: Literal["resume", "complete", "weights", "continue", "random"]
@@ -32,6 +33,7 @@ class Start:
     line: str
     arguments: tuple[str, ...] = ()
     weights: Path | None = None
+    checkpoint: Path | None = None
 
 
 def decide(bundle: Bundle, iterations: int | None) -> Start:
@@ -44,6 +46,11 @@ def decide(bundle: Bundle, iterations: int | None) -> Start:
     if own is not None:
         _require_owner(own, bundle)
         return _resume(own, iterations)
+    return first(bundle)
+
+
+def first(bundle: Bundle) -> Start:
+    """The start of a run that has no checkpoint of its own. UserError for a missing one of another."""
     load = bundle.value("model.load")
     if load is None:
         return Start(kind="random", iteration=0, line="starting from random weights (`model.init: random`)")
@@ -51,7 +58,9 @@ def decide(bundle: Bundle, iterations: int | None) -> Start:
         line = f"starting from the Hugging Face weights in `{directory}`, at iteration 0"
         if bridge.is_installed() and bridge.is_foreign(directory):
             made = bridge.converted(directory, Path(bundle.value("data.store_path")))
-            return Start(kind="weights", iteration=0, line=line, arguments=("--pretrained-checkpoint", str(made)))
+            # weights to be frozen are no business of Megatron's: the checkpoints of such a run are without them
+            told = () if bundle.value("lora.rank") else ("--pretrained-checkpoint", str(made))
+            return Start(kind="weights", iteration=0, line=line, arguments=told, checkpoint=made)
         return Start(kind="weights", iteration=0, line=line, weights=directory)
     given = find_checkpoint(Path(load))
     if given is None:
@@ -60,8 +69,16 @@ def decide(bundle: Bundle, iterations: int | None) -> Start:
             help=f"paths are relative to the directory that launch.sh works in, here `{Path.cwd()}`",
         )
     if bundle.value("checkpoint.finetune"):
-        return Start(kind="weights", iteration=0, line=f"starting from the weights in `{load}`, at iteration 0")
+        line = f"starting from the weights in `{load}`, at iteration 0"
+        return Start(kind="weights", iteration=0, line=line, checkpoint=given.root)
     return _continue(given, bundle)
+
+
+def origin(bundle: Bundle, start: Start) -> Start:
+    """The start whose weights the model begins with. Frozen ones are in no checkpoint of adapters: a resume takes them
+    from where the run began.
+    """
+    return first(bundle) if start.kind == "resume" and bundle.value("lora.rank") is not None else start
 
 
 def hugging_face(load: str | None) -> Path | None:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,22 @@ from ..bundle import Bundle, read_bundle
 from ..checkpoint.start import hugging_face
 from ..checkpoint.tracker import find_checkpoint, is_complete
 from ..errors import UserError
+from ..lora.settings import Settings
 from ..megatron.saved import SavedModel
 from ..record import BUILD
 from ..record import FILE as RECORD
 from . import bridge
+from .adapters import Merging, SavedAdapters, write_peft
 from .card import card
+from .check import open_model
 from .config import FILE, read_config
-from .cuts import cut, shape_of
+from .cuts import shape_of
 from .describe import GENERATION, config_of, generation_of, kind_of
 from .files import read_json
 from .sizes import Sizes
-from .tables import FAMILIES, TIED_OUTPUT, Row, places, rows_of
+from .tables import FAMILIES, Row, rows_of
 from .tokenizer import copy_tokenizer, special_ids
+from .weights import Parts, given_parts, saved_parts, trained_dtype, wanted
 from .writer import Outline, write_tensors
 
 MARK = "sftc.json"
@@ -35,12 +40,15 @@ MAX_SHARD = 5_000_000_000  # bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Export:
-    """What is exported: `iteration` None is the newest, `dtype` None that of the training."""
+    """What is exported: `iteration` None is the newest, `dtype` None that of the training; with `adapter` the adapters
+    alone, else they are merged into the weights that they were trained beside.
+    """
 
     run_path: Path
     iteration: int | None = None
     dtype: str | None = None
     max_shard: int = MAX_SHARD
+    adapter: bool = False
 
 
 def export(asked: Export, target: Path) -> str:
@@ -54,7 +62,13 @@ def export(asked: Export, target: Path) -> str:
     saved = SavedModel(folder)
     source = hugging_face(bundle.value("model.load"))
     source = None if source is None else root / source
-    dtype = DTYPES[asked.dtype] if asked.dtype else saved.dtype("embedding.word_embeddings.weight")
+    lora = Settings.of(bundle.value)
+    is_foreign = source is not None and bridge.is_installed() and bridge.is_foreign(source)
+    if lora is None and asked.adapter:
+        raise UserError(f"`{asked.run_path}` trained all weights, there is no adapter", help="leave out --adapter")
+    if lora is not None and is_foreign:
+        raise UserError(f"adapters beside the weights in `{source}`, which Megatron-Bridge reads, cannot be exported")
+    dtype = DTYPES[asked.dtype] if asked.dtype else trained_dtype(saved)
     word = str(dtype).removeprefix("torch.")
 
     scratch = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -64,14 +78,20 @@ def export(asked: Export, target: Path) -> str:
         copy_tokenizer(
             root / bundle.value("tokenizer.path"), scratch, template.read_text(encoding="utf-8") if template else None
         )
-        if source is not None and bridge.is_installed() and bridge.is_foreign(source):
+        if source is not None and is_foreign:
             bridge.export_checkpoint(source, folder, scratch)
         else:
-            tokens = special_ids(scratch)
-            _write_json(scratch / FILE, config_of(bundle.value, source, word, tokens))
-            _write_json(scratch / GENERATION, generation_of(source, tokens))
-            rows = _table(bundle, source)
-            _write_weights(scratch, saved, rows, Sizes.of(bundle.value), dtype, asked.max_shard)
+            rows, sizes = _table(bundle, source), Sizes.of(bundle.value)
+            adapters = SavedAdapters(saved, lora, rows, sizes) if lora is not None else None
+            if asked.adapter:
+                assert adapters is not None
+                write_peft(scratch, adapters, base=None if source is None else str(source), dtype=dtype)
+            else:
+                tokens = special_ids(scratch)
+                _write_json(scratch / FILE, config_of(bundle.value, source, word, tokens))
+                _write_json(scratch / GENERATION, generation_of(source, tokens))
+                with _parts(bundle, saved, adapters, rows, root) as parts:
+                    _write_weights(scratch, parts, rows, sizes, dtype, asked.max_shard)
         (scratch / "README.md").write_text(card(bundle, iteration=iteration, dtype=word), encoding="utf-8")
         files = sorted([*(path.name for path in scratch.iterdir()), MARK])
         mark = {"name": bundle.name, "manifest": bundle.digest, "iteration": iteration, "dtype": word, "files": files}
@@ -145,58 +165,40 @@ def _table(bundle: Bundle, source: Path | None) -> tuple[Row, ...]:
     return rows_of(family, tied=tied, biases=bundle.value("model.add_bias_linear"))
 
 
+@contextmanager
+def _parts(
+    bundle: Bundle, saved: SavedModel, adapters: SavedAdapters | None, rows: tuple[Row, ...], root: Path
+) -> Iterator[Parts]:
+    """The tensors to write. UserError at the end if adapters were merged into other weights than theirs."""
+    sizes = Sizes.of(bundle.value)
+    if adapters is None:
+        yield saved_parts(saved, rows, sizes)
+        return
+    load = bundle.value("model.load")
+    with ExitStack() as stack:
+        if (source := hugging_face(load)) is not None:
+            base = stack.enter_context(given_parts(open_model(root / source, bundle.value)))
+        else:
+            found = find_checkpoint(root / load)
+            if found is None:
+                raise UserError(f"`model.load: {load}` holds no Megatron checkpoint any more")
+            base = saved_parts(SavedModel(found.folder), rows, sizes)
+        merging = Merging(base, adapters)
+        yield merging.parts
+        merging.require_base()
+
+
 def _write_weights(
-    target: Path, saved: SavedModel, rows: tuple[Row, ...], sizes: Sizes, dtype: torch.dtype, max_shard: int
+    target: Path, parts: Parts, rows: tuple[Row, ...], sizes: Sizes, dtype: torch.dtype, max_shard: int
 ) -> None:
-    wanted = [
-        (row, place) for row in rows if row is not TIED_OUTPUT for place in places(row, sizes.layers, sizes.experts)
-    ]
-    wanted.sort(key=lambda entry: entry[1].get("layer", -1 if entry[0] is rows[0] else sizes.layers))
-    found = [_find(saved, row, place) for row, place in wanted]
-    used = {key for key, _ in found} | {name for name in TIED_OUTPUT.names if TIED_OUTPUT in rows}
-    if left := sorted(saved.names - used - {name for name in saved.names if _is_no_weight(name)}):
-        raise UserError(
-            f"`{saved.folder}` holds {len(left)} tensors that the Hugging Face model has no place for, such as "
-            f"`{left[0]}`"
-        )
+    found = wanted(rows, sizes)
     outlines = [
         Outline(name=name.format(**place), shape=shape_of(row, part, sizes))
-        for row, place in wanted
+        for row, place in found
         for part, (name, _) in enumerate(row.parts)
     ]
-
-    def tensors() -> Iterator[torch.Tensor]:
-        for (row, _), (key, index) in zip(wanted, found, strict=True):
-            yield from take_apart(saved.read(key, index), row, sizes)
-
-    write_tensors(target, outlines, tensors(), dtype, max_shard)
-
-
-def take_apart(whole: torch.Tensor, row: Row, sizes: Sizes) -> list[torch.Tensor]:
-    """Megatron's tensor → the Hugging Face tensors that it is made of, without the padding of the vocabulary."""
-    padded = whole.shape[0] if row.layout == "vocabulary" else None
-    parts = [whole.new_empty(shape_of(row, part, sizes)) for part in range(len(row.parts))]
-    pieces, offset = cut(row, sizes, padded_vocab=padded), 0
-    for piece in pieces.pieces:
-        if piece.part is not None:
-            source = whole.narrow(pieces.axis, offset, piece.length)
-            parts[piece.part].narrow(pieces.axis, piece.start, piece.length).copy_(source)
-        offset += piece.length
-    assert offset == whole.shape[pieces.axis], row.names[0]
-    return parts
-
-
-def _find(saved: SavedModel, row: Row, place: Mapping[str, Any]) -> tuple[str, tuple[int, ...]]:
-    for name in row.names:
-        if found := saved.find(name, dict(place)):
-            return found
-    raise UserError(
-        f"`{saved.folder}` has no `{row.names[-1].format(**place)}`", help="is it a checkpoint of this run's model?"
-    )
-
-
-def _is_no_weight(name: str) -> bool:
-    return name.startswith(("rng_state", "rerun_state")) or "_extra_state" in name
+    tensors = (tensor for row, place in found for tensor in parts(row, place))
+    write_tensors(target, outlines, tensors, dtype, max_shard)
 
 
 def _replace(scratch: Path, target: Path) -> None:

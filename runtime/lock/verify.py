@@ -18,7 +18,7 @@ SHOWN = 20
 def require_locked(bundle: Bundle, *, reads_weights: bool) -> str | None:
     """A line that says what was verified; None for a build without a lock. UserError that lists every difference.
 
-    A resumed run does not read its first weights.
+    A resumed run does not read its first weights, unless they are frozen.
     """
     if LOCK not in bundle.files:
         return None

@@ -1,19 +1,22 @@
 """The only package that knows Megatron's versions: what it is called, how it is started, what is mended in it."""
 
 from .arguments import parse, read_argument_file, require_layers, require_target
-from .model import FirstWeights, LayerSpec
+from .loading import load_weights
+from .model import Adapt, FirstWeights, LayerSpec
 from .news import Flops, Observer, Step
 from .parameters import Slot
 from .stopping import reason as stopped_by
 from .training import train
 
 __all__ = [
+    "Adapt",
     "FirstWeights",
     "Flops",
     "LayerSpec",
     "Observer",
     "Slot",
     "Step",
+    "load_weights",
     "parse",
     "read_argument_file",
     "require_layers",

@@ -13,7 +13,6 @@ from typing import Any
 
 from ..errors import UserError
 from .model import Model
-from .parameters import slots
 from .provider import model_provider
 
 
@@ -41,13 +40,12 @@ def of_019(args: Any, model: Model) -> dict[str, Any]:
     if (layer_spec := model.layer_spec) is not None:
         config.transformer_layer_spec = lambda built, vp_stage: layer_spec(built.transformer, vp_stage)
     config.rope_scaling_factor = args.rope_scaling_factor  # it leaves the model at its default of 8
-    if (first_weights := model.first_weights) is not None:
 
-        def fill(chunks: list[Any]) -> list[Any]:
-            first_weights(list(slots(chunks)))
-            return chunks
+    def finish(chunks: list[Any]) -> list[Any]:
+        model.finish(chunks)
+        return chunks
 
-        config.pre_wrap_hooks.append(fill)
+    config.pre_wrap_hooks.append(finish)
     return {"cfg_container": pretrain_cfg_container_from_args(args, config)}
 
 

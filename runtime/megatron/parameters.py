@@ -26,23 +26,29 @@ def slots(chunks: Sequence[Any]) -> Iterator[Slot]:
     sparse = mpu.get_expert_tensor_parallel_rank(), mpu.get_expert_tensor_parallel_world_size()
     for chunk in chunks:
         for name, parameter in chunk.named_parameters():
-            is_expert, where = False, name
-            if match := _LAYER.match(where):
-                number = chunk.decoder.layers[int(match[2])].layer_number - 1
-                where = f"{match[1]}{number}{where[match.end(2) :]}"
-            if match := _EXPERT.search(where):
-                is_expert = True
-                where = f"{where[: match.start(2)]}{_first_expert(chunk) + int(match[2])}{where[match.end(2) :]}"
+            where, is_expert = place_of(chunk, name)
             rank, size = sparse if is_expert else dense
             yield Slot(name=where, parameter=parameter, rank=rank, size=size)
 
 
-_LAYER = re.compile(r"^(decoder\.layers\.)(\d+)\.")
+def place_of(chunk: Any, name: str) -> tuple[str, bool]:
+    """What a parameter or module of a model chunk is called in the whole model, and whether it is one expert's."""
+    is_expert, where = False, name
+    if match := _LAYER.match(where):
+        number = chunk.decoder.layers[int(match[2])].layer_number - 1
+        where = f"{match[1]}{number}{where[match.end(2) :]}"
+    if match := _EXPERT.search(where):
+        is_expert = True
+        where = f"{where[: match.start(2)]}{first_expert(chunk) + int(match[2])}{where[match.end(2) :]}"
+    return where, is_expert
+
+
+_LAYER = re.compile(r"^(decoder\.layers\.)(\d+)(?=\.|$)")
 # one module per expert, or one weight per expert in a grouped module
 _EXPERT = re.compile(r"(\.experts\.local_experts\.|\.experts\.linear_fc[12]\.(?:weight|bias))(\d+)")
 
 
-def _first_expert(chunk: Any) -> int:
+def first_expert(chunk: Any) -> int:
     """Experts are dealt out in order: rank r of the expert-parallel group holds the r-th block of them."""
     from megatron.core import mpu
 

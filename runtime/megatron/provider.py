@@ -5,7 +5,6 @@ from typing import Any
 
 from ..errors import UserError
 from .model import Model
-from .parameters import slots
 
 # Options that ask for other layers than the ones built here, with their values when they ask for nothing.
 OTHER_LAYERS = {
@@ -58,8 +57,7 @@ def model_provider(args: Any, model: Model) -> Callable[..., Any]:
             pg_collection=pg_collection,
             vp_stage=vp_stage,
         )
-        if model.first_weights is not None:
-            model.first_weights(list(slots([chunk])))
+        model.finish([chunk])
         return chunk
 
     return build

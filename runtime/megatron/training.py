@@ -18,7 +18,7 @@ from .mends import (
     mend_tracker,
     skip_compilation,
 )
-from .model import FirstWeights, LayerSpec, Model
+from .model import Adapt, FirstWeights, LayerSpec, Model
 from .news import News, Observer
 from .stopping import OPTIONS, listen
 
@@ -30,14 +30,16 @@ def train(
     observer: Observer,
     first_weights: FirstWeights | None = None,
     *,
+    adapt: Adapt | None = None,
     variable_lengths: bool = False,
 ) -> int:
     """Run Megatron's pretrain() to its end and return the last iteration.
 
     step: the generated module, with `forward_step` and `train_valid_test_datasets_provider`; layer_spec: what the
     layers are made of, None for Megatron's own choice; first_weights: what fills the parameters of this rank once they
-    are built, None for Megatron's random weights; variable_lengths: micro-batches differ in length, which pipeline
-    stages then tell each other.
+    are built, None for Megatron's random weights; adapt: what then makes the model chunks of this rank train something
+    else than all their weights; variable_lengths: micro-batches differ in length, which pipeline stages then tell each
+    other.
     """
     started = epoch_seconds()
     training = importlib.import_module("megatron.training.training")
@@ -54,7 +56,7 @@ def train(
     mend_random_state(training)
     listen()
     args = parse([*arguments, *OPTIONS])
-    model = Model(layer_spec=layer_spec, first_weights=first_weights, variable_lengths=variable_lengths)
+    model = Model(layer_spec=layer_spec, first_weights=first_weights, adapt=adapt, variable_lengths=variable_lengths)
     line = release_line()
     news = News(args, observer)
     news.listen(training)

@@ -103,13 +103,22 @@ def test_a_misplaced_value_is_pointed_out_and_never_taken(tmp_path: Path, where:
     assert "3.0e-4" not in values(alone)
 
 
-def test_adapters_are_an_error_unless_they_are_off(tmp_path: Path) -> None:
-    on = imported(experiment(tmp_path, "stage: sft\nlora:\n  enabled: true\n  dim: 8"))
-    off = imported(experiment(tmp_path, "stage: sft\nlora:\n  enabled: false\n  dim: 8"))
-    assert "SFTC702" in codes(on)
-    assert entry(on, "lora.dim").fate is Fate.UNMAPPED
-    assert "SFTC702" not in codes(off)
-    assert entry(off, "lora.dim").fate is Fate.EMPTY
+def test_adapters_are_taken_over_unless_they_are_off(tmp_path: Path) -> None:
+    block = "\n  dim: 8\n  alpha: 16\n  dropout: 0.1\n  dropout_position: pre\n  target_modules: [linear_qkv]"
+    on = imported(experiment(tmp_path, f"stage: sft\nlora:\n  enabled: true{block}"))
+    off = imported(experiment(tmp_path, f"stage: sft\nlora:\n  enabled: false{block}"))
+    for name, key, value in (("dim", "rank", "8"), ("alpha", "alpha", "16"), ("dropout", "dropout", "0.1")):
+        assert entry(on, f"lora.{name}").key == f"lora.{key}"
+        assert f"  {key}: {value}" in values(on)
+        assert entry(off, f"lora.{name}").fate is Fate.EMPTY
+    assert '  targets: ["linear_qkv"]' in values(on)
+    assert entry(on, "lora.dropout_position").fate is Fate.EMPTY
+    assert "lora:" not in values(off)
+
+
+def test_adapters_without_a_rank_are_asked_for_one(tmp_path: Path) -> None:
+    assert "SFTC710" in codes(imported(experiment(tmp_path, "stage: sft\npeft: lora")))
+    assert "SFTC702" in codes(imported(experiment(tmp_path, "stage: sft\npeft: dora")))
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ VALUES: dict[str, dict[str, Any]] = {
         "padding": "max_length",
     },
     "train": {"train_iters": 8, "epochs": None, "global_batch_size": 4, "seq_length": 32, "lr": 0.002},
+    "lora": {"rank": None},
     "hooks": {"datasets_provider": None},
     "checkpoint": {
         "keep": None,

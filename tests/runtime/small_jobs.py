@@ -1,6 +1,7 @@
 """Small models as recipes, compiled and run many at a time after one import of Megatron (`forked.py`)."""
 
 import json
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from ranks import PYTHON, environment
 from ruamel.yaml import YAML
 
 from sftc.compiler.cli import cli
-from sftc.runtime.metrics import read
+from sftc.runtime.metrics import MACHINE, read
 
 ROOT = Path(__file__).resolve().parents[2]
 DENSE = {"num_layers": 4}
@@ -100,6 +101,19 @@ def run_jobs(folder: Path, jobs: list[tuple[str, str, int]], *, failing: bool = 
 def lines_of(place: Path, key: str = "lm_loss") -> list[dict[str, Any]]:
     """The lines of metrics.jsonl that have `key`."""
     return [line for line in read(place / "runs/small/metrics.jsonl") if key in line]
+
+
+def undated(place: Path) -> list[dict[str, Any]]:
+    """The metrics without what depends on the machine."""
+    return [{k: v for k, v in line.items() if k not in MACHINE} for line in lines_of(place)]
+
+
+def forget(checkpoints: Path, at: int) -> None:
+    """As if the run had been killed before it wrote anything after iteration `at`."""
+    for folder in checkpoints.glob("iter_*"):
+        if int(folder.name.removeprefix("iter_")) > at:
+            shutil.rmtree(folder)
+    (checkpoints / "latest_checkpointed_iteration.txt").write_text(str(at))
 
 
 def learnt(place: Path) -> list[tuple[float, float]]:

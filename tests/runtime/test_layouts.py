@@ -27,6 +27,7 @@ MOE = {**DENSE, "num_experts": 4, "moe_router_topk": 2, "moe_ffn_hidden_size": 9
 TP, PP, CP = "tensor_model_parallel_size", "pipeline_model_parallel_size", "context_parallel_size"
 EP, ETP, VPP = "expert_model_parallel_size", "expert_tensor_parallel_size", "num_virtual_stages_per_pipeline_rank"
 SP = {"sequence_parallel": True}
+LORA: Changes = {"lora": {"rank": 8, "alpha": 256}}
 RECOMPUTE = {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
 
 
@@ -64,6 +65,24 @@ JOBS: dict[str, Job] = {
         2,
         "experts, one process",
     ),
+    "LoRA, one process": (LORA, 1, "LoRA, one process"),
+    "LoRA, DP2, distributed optimizer": ({**LORA, **parallel(use_distributed_optimizer=True)}, 2, "LoRA, one process"),
+    "LoRA, TP2": ({**LORA, **parallel(**{TP: 2})}, 2, "LoRA, one process"),
+    "LoRA, TP2 + SP": ({**LORA, **parallel(**{TP: 2}, **SP)}, 2, "LoRA, one process"),
+    "LoRA, PP2, 2 virtual stages": ({**LORA, **parallel(**{PP: 2, VPP: 2})}, 2, "LoRA, one process"),
+    "LoRA, CP2": ({**LORA, **parallel(**{CP: 2})}, 2, "LoRA, one process"),
+    "LoRA of experts, one process": ({**LORA, "model": MOE}, 1, "LoRA of experts, one process"),
+    "LoRA of experts, EP2": ({**LORA, "model": MOE, **parallel(**{EP: 2})}, 2, "LoRA of experts, one process"),
+    "LoRA of experts, TP2 + SP": (
+        {**LORA, "model": MOE, **parallel(**{TP: 2}, **SP)},
+        2,
+        "LoRA of experts, one process",
+    ),
+    "LoRA of experts, TP2 + SP, EP2, ETP1": (
+        {**LORA, "model": MOE, **parallel(**{TP: 2, EP: 2, ETP: 1}, **SP)},
+        2,
+        "LoRA of experts, one process",
+    ),
 }
 COMPARED = [name for name, (_, _, reference) in JOBS.items() if name != reference]
 
@@ -96,7 +115,7 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[tuple[f
         jobs.append(compile_job(folder / kind, recipe(folder, given, 1, random)))
     for name, (changes, ranks, reference) in JOBS.items():
         content = recipe(folder, few if reference == "16 rows" else given, ranks, changes, steps=STEPS)
-        weights = "experts" if reference.startswith("experts") else "dense"
+        weights = "experts" if "experts" in reference else "dense"
         content["model"]["load"] = str(folder / weights / "runs/small/checkpoints")
         if reference == "16 rows":
             content["train"] |= {"seq_length": 512, "global_batch_size": ROWS}
@@ -120,7 +139,7 @@ def test_the_weights_learn(computed: dict[str, list[tuple[float, float]]]) -> No
     """Or all layouts would agree on nothing."""
     for name in {reference for _, _, reference in JOBS.values()}:
         losses = [loss for loss, _ in computed[name]]
-        assert losses[-1] < losses[0] - 0.1
+        assert losses[-1] < losses[0] - (0.02 if "LoRA" in name else 0.1)  # what is frozen is random
 
 
 def test_the_page_shows_these_layouts(request: pytest.FixtureRequest) -> None:

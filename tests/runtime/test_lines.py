@@ -12,7 +12,7 @@ from sftc.runtime.megatron.lines import LINES, require_signature
 from sftc.runtime.megatron.model import Model
 from sftc.runtime.megatron.provider import OTHER_LAYERS, model_provider
 
-PLAIN = Model(layer_spec=None, first_weights=None, variable_lengths=True)
+PLAIN = Model(layer_spec=None, first_weights=None, adapt=None, variable_lengths=True)
 
 
 def test_every_target_of_a_recipe_can_be_started(repo_root: Path) -> None:
@@ -46,5 +46,5 @@ def test_layers_that_sftc_cannot_build_itself_are_refused(repo_root: Path) -> No
 
 @pytest.mark.parametrize(("stages", "varying", "tells"), [(1, True, False), (2, True, True), (2, False, False)])
 def test_pipeline_stages_tell_lengths_that_differ(stages: int, varying: bool, tells: bool) -> None:
-    model = Model(layer_spec=None, first_weights=None, variable_lengths=varying)
+    model = Model(layer_spec=None, first_weights=None, adapt=None, variable_lengths=varying)
     assert model.tells_lengths(Namespace(pipeline_model_parallel_size=stages)) is tells

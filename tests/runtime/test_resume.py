@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_jobs import Changes, Given, compile_job, learnt, lines_of, recipe, run_jobs
-
-from sftc.runtime.metrics import MACHINE
+from small_jobs import Changes, Given, compile_job, forget, learnt, lines_of, recipe, run_jobs, undated
 
 pytestmark = [
     pytest.mark.slow,
@@ -81,24 +79,12 @@ def continued(folder: Path, given: Given, before: str, after: str) -> dict[str, 
     return content
 
 
-def forget(checkpoints: Path, at: int) -> None:
-    """As if the run had been killed before it wrote anything after iteration `at`."""
-    for later in range(at + 1, STEPS + 1):
-        shutil.rmtree(checkpoints / f"iter_{later:07d}")
-    (checkpoints / "latest_checkpointed_iteration.txt").write_text(str(at))
-
-
 def stopped(checkpoints: Path, at: int) -> Path:
     copy = checkpoints.with_name(f"checkpoints up to {at}")
     if not copy.exists():
         shutil.copytree(checkpoints, copy)
         forget(copy, at)
     return copy
-
-
-def undated(place: Path) -> list[dict[str, Any]]:
-    """The metrics without what depends on the machine."""
-    return [{k: v for k, v in line.items() if k not in MACHINE} for line in lines_of(place)]
 
 
 @pytest.mark.parametrize(("name", "at"), RESUMED)

@@ -93,6 +93,15 @@ def test_the_knowledge_of_config_json_is_light() -> None:
     assert loaded <= {f"sftc{name}" for name in ours}
 
 
+def test_the_knowledge_of_targets_is_light() -> None:
+    code = (
+        "import sys; before = set(sys.modules); import sftc.runtime.lora.targets; print(*(set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name for name in done.stdout.split() if name.split(".")[0] not in sys.stdlib_module_names}
+    assert loaded <= {"sftc", "sftc.runtime", "sftc.runtime.lora", "sftc.runtime.lora.targets"}
+
+
 def test_packages_are_those_on_disk() -> None:
     """A sub-package that pyproject.toml forgets would be missing from the wheel."""
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]

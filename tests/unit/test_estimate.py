@@ -257,6 +257,30 @@ def test_checkpoints(tmp_path: Path) -> None:
     assert (plenty.count, plenty.is_pruned) == (4, False)
 
 
+def test_adapters_are_all_that_has_gradients_and_states(tmp_path: Path) -> None:
+    """Rank 16 on Llama 2 7B: 16 * (4096 + 12288 + 4096 + 4096 + 4096 + 22016 + 11008 + 4096) * 32 layers."""
+    adapters = 16 * 65_792 * 32
+    found = estimated(tmp_path, LLAMA_2_7B, lora={"rank": 16})
+    rank = found.fullest
+    assert rank.weights == 2 * (6_738_415_616 + adapters)
+    assert (rank.gradients, rank.optimizer) == (4 * adapters, 12 * adapters)
+    assert found.disk.checkpoint == 14 * adapters
+    assert (found.work.parameters, found.work.trained_parameters) == (6_738_415_616, adapters)
+    whole = estimated(tmp_path, LLAMA_2_7B).work
+    saved = 2 * (6_738_415_616 - 4096 * (32000 + 65))  # but for the embedding and the norms
+    assert whole.flops_per_token - found.work.flops_per_token == saved - 6 * adapters
+
+
+def test_adapters_are_divided_with_the_model(tmp_path: Path) -> None:
+    one = {"lora": {"rank": 8, "targets": ["linear_fc1", "linear_fc2"]}}
+    split = {"expert_model_parallel_size": 4}
+    found = estimated(tmp_path, MIXTRAL_8X7B, **one, parallel=split).fullest
+    assert found.gradients == 4 * 8 * (4096 + 2 * 14336 + 14336 + 4096) * 2 * 32  # 2 of 8 experts
+    halves = {"tensor_model_parallel_size": 2, "pipeline_model_parallel_size": 2}
+    found = estimated(tmp_path, LLAMA_2_7B, **one, parallel=halves).fullest
+    assert found.gradients == 4 * 8 * (4096 + 11008 + 5504 + 4096) * 16
+
+
 def test_epochs_have_no_length_yet(tmp_path: Path) -> None:
     found = estimated(tmp_path, LLAMA_2_7B, train={"train_iters": None, "epochs": 2})
     assert (found.work.iterations, found.work.tokens, found.disk.count) == (None, None, None)

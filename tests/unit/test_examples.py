@@ -64,6 +64,9 @@ LEFT_OUT = {
     "SFTC441": ["/model/init"],
     "SFTC442": ["/model/init"],
     "SFTC444": ["/model/init"],
+    "SFTC445": ["/model/init"],
+    "SFTC446": ["/model/init"],
+    "SFTC447": ["/model/init"],
     "SFTC481": SIZES,
 }
 CONFIG = {

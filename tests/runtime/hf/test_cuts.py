@@ -6,10 +6,10 @@ pytest.importorskip("safetensors")
 torch = pytest.importorskip("torch")
 
 from sftc.runtime.hf.cuts import cut, shape_of  # noqa: E402
-from sftc.runtime.hf.export import take_apart  # noqa: E402
 from sftc.runtime.hf.load import match, patterns  # noqa: E402
 from sftc.runtime.hf.sizes import Sizes  # noqa: E402
 from sftc.runtime.hf.tables import FAMILIES, Row, places, rows_of  # noqa: E402
+from sftc.runtime.hf.weights import take_apart  # noqa: E402
 
 SIZES = Sizes(layers=2, hidden=8, heads=8, groups=4, head=4, ffn=16, expert_ffn=8, experts=2, vocab=10)
 ROWS = [
