@@ -169,7 +169,8 @@ def wait_for_iterations(cwd: Path, process: subprocess.Popen[str]) -> None:
 def second_rank(cwd: Path) -> int:
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            if (path / "cwd").readlink() == cwd and b"\0RANK=1\0" in b"\0" + (path / "environ").read_bytes():
+            is_rank = b"sftc.runtime\0train\0" in (path / "cmdline").read_bytes()
+            if is_rank and (path / "cwd").readlink() == cwd and b"\0RANK=1\0" in (path / "environ").read_bytes():
                 return int(path.name)
         except OSError:
             continue

@@ -17,7 +17,8 @@ from sftc.compiler.cli import cli
 # node is told. STAND_IN is what a rank does then.
 FAKE = """#!/usr/bin/env bash
 case " $* " in *" preflight "* | *" prepare "*) exit 0 ;; esac
-trap 'echo "node $SLURMD_NODENAME saves"; exit 75' USR1 TERM
+# The pause: srun ends the other nodes when one has left, and each is to say so.
+trap 'echo "node $SLURMD_NODENAME saves"; sleep 2; exit 75' USR1 TERM
 echo "node $SLURMD_NODENAME is $SLURM_PROCID of $SLURM_NTASKS, meets at ${MASTER_ADDR-nobody}:${MASTER_PORT-}"
 eval "$STAND_IN"
 """
