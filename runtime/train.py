@@ -39,6 +39,8 @@ def run(build_dir: Path) -> None:
     progress = Progress(whole.iterations)
     say = progress.say if reports else _keep_quiet
     say(start.line)
+    if (lora := Settings.of(bundle.value)) is not None:
+        say(f"LoRA of rank {lora.rank}: the weights of `model.load` are frozen")
     if whole.line:
         say(whole.line)
     data = Path(pointer["store"]).name if pointer["store"] else "of a hook"
@@ -88,7 +90,6 @@ def run(build_dir: Path) -> None:
             prune=pruned,
             trackers=trackers.following(bundle, run_path, say),
         )
-    lora = Settings.of(bundle.value)
     begun = origin(bundle, start)
     step = import_step(bundle.path / "forward_step.py")
     outcome, why, reached = "failed", None, None

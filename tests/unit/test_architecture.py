@@ -69,7 +69,7 @@ def test_the_rules_are_about_something() -> None:
 
 
 def test_one_module_loads_the_runtime_and_by_name() -> None:
-    """`sftc data ...`, `sftc export`, `sftc lock`, `sftc preflight` and `model.hf` need it; nothing at import time."""
+    """`sftc data ...`, `export`, `lock`, `preflight`, `model.hf` and `lora.targets` need it; nothing at import time."""
     users = [path for path in SOURCES if "import_module(" in path.read_text() or "__import__(" in path.read_text()]
     ours = [relative(path) for path in users if relative(path).startswith("compiler/")]
     assert ours == ["compiler/cli/__init__.py", "compiler/reach.py"]  # the first loads its own commands
