@@ -119,7 +119,7 @@ def test_a_killed_and_resumed_run_equals_an_undisturbed_one(undisturbed: Run, tm
     wait_for_iteration(tmp_path, 5, launcher)
     launcher.send_signal(signal.SIGKILL)  # the launcher alone: its rank has to follow by itself
     launcher.wait()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60  # a busy machine takes seconds
     while left := processes_in(tmp_path):
         assert time.monotonic() < deadline, f"{left} outlived the launcher"
         time.sleep(0.1)
@@ -142,7 +142,7 @@ def processes_in(folder: Path) -> list[str]:
 
 
 def wait_for_iteration(folder: Path, iteration: int, launcher: "subprocess.Popen[str]") -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 480
     while not any(line["iteration"] >= iteration for line in metrics_of(folder)):
         assert launcher.poll() is None, (folder / "torchrun.err").read_text()
         assert time.monotonic() < deadline
