@@ -350,8 +350,8 @@ def quickstart(tmp_path: Path, repo_root: Path, engine: str, *stated: str) -> Pl
     image = [
         f"launch.container.engine={engine}",
         f"launch.container.image={IMAGES[engine]}",
-        f"launch.environment.PYTHONPATH={packages}",
         "launch.device=cpu",
+        *([f"launch.environment.PYTHONPATH={packages}"] if packages else []),
     ]
     build = compiled(root / "recipes/quickstart/recipe.yaml", tmp_path / "build", *image, *stated)
     fakes = tmp_path / "fakes"
