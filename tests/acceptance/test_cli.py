@@ -257,14 +257,17 @@ def test_compiling_loads_nothing_heavy_and_is_quick(recipe, tmp_path):
     times: dict[str, list[float]] = {}
     # The libraries' bytecode lies beside them since they were installed: ours may, too.
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    # In turns, so that a busy moment of the machine meets all of them.
-    for _ in range(7):
+    ratios = {"compile": float("inf"), "validate": float("inf")}
+    # In turns, so that a busy moment of the machine meets all of them, and more of them on a machine that stays busy.
+    for count in range(40):
+        if count >= 7 and max(ratios.values()) <= 2:
+            break
         for command in (libraries, compile_it, validate_it):
             start = time.perf_counter()
             subprocess.run(command, cwd=tmp_path, env=variables, check=True, capture_output=True)
             times.setdefault(command[3] if len(command) > 3 else "import", []).append(time.perf_counter() - start)
-    for name in ("compile", "validate"):
-        ratio = min(times[name]) / min(times["import"])
+        ratios = {name: min(times[name]) / min(times["import"]) for name in ratios}
+    for name, ratio in ratios.items():
         print(f"{name} takes {ratio:.2f} times the import of its libraries")
         assert ratio <= 2, name
     loaded = subprocess.run(
