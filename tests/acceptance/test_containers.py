@@ -1,68 +1,26 @@
 """launch.sh outside and inside of a container. The engines are fakes: see fake_engine.py."""
 
-import hashlib
 import json
 import os
 import shutil
-import signal
 import subprocess
-import sys
 import tempfile
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import fake_engine
 import pytest
-from fake_engine import ENGINES, Mount, Request
+from container_places import DIGEST, IMAGES, Place, compiled
+from fake_engine import ENGINES, Mount
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sftc.compiler.compile import artifacts, check_recipe
 
-DIGEST = hashlib.sha256(b"image").hexdigest()
-NAME = f"registry.example.com:5000/team/sftc@sha256:{DIGEST}"
-IMAGES = {"docker": NAME, "podman": NAME, "apptainer": f"docker://{NAME}", "singularity": f"docker://{NAME}"}
 DAEMONS = ("docker", "podman")
 SECRETS = {"HF_TOKEN": "planted-1", "TEAM_KEY": "planted 2\n$HOME,"}
 # Reads, then writes, of the golden case slurm-3d: names that try to break out.
 READS = ("tokenizers/it's $HOME", "data/$(touch pwned).jsonl", "checkpoints/base model")
 WRITES = ("runs/slurm-3d", "-runs/*; rm", ".sftc/store")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """A build dir of a hostile recipe, and a directory to start in, in a place with a hostile name."""
-
-    build: Path
-    root: Path
-    variables: dict[str, str]
-
-    def launch(self, *options: str, **more: str) -> subprocess.CompletedProcess[str]:
-        words = ["bash", str(self.build / "launch.sh"), *options]
-        return subprocess.run(
-            words, cwd=self.root, env=self.variables | more, capture_output=True, text=True, timeout=120
-        )
-
-    def recorded(self) -> list[str]:
-        path = Path(self.variables["RECORD"])
-        return path.read_text().split("\0")[:-1] if path.exists() else []
-
-    def environment(self) -> dict[str, str]:
-        text = Path(self.variables["RECORD"] + ".environment").read_text()
-        return dict(one.split("=", 1) for one in text.split("\0")[:-1])
-
-    def request(self) -> Request:
-        return fake_engine.read(self.recorded()[2:])
-
-
-def compiled(recipe: Path, build: Path, *stated: str) -> Path:
-    checked = check_recipe(recipe, "r.yaml", stated)
-    assert checked.plan is not None, checked.diagnostics
-    build.mkdir(parents=True)
-    for artifact in artifacts(checked):
-        (build / artifact.path).write_bytes(artifact.content)
-    return build
 
 
 @pytest.fixture
@@ -337,78 +295,3 @@ def test_dockers_own_client_reads_these_words(made) -> None:
     assert "unix:///nonexistent" in done.stderr
     assert "invalid" not in done.stderr
     assert "unknown" not in done.stderr
-
-
-def quickstart(tmp_path: Path, repo_root: Path, engine: str, *stated: str) -> Place:
-    """The quickstart in a directory of its own, to be run in a file system that holds its mounts and Python only."""
-    if not fake_engine.is_possible():
-        pytest.skip("a mount namespace of its own needs root")
-    root = tmp_path / "run here"
-    shutil.copytree(repo_root / "recipes/quickstart", root / "recipes/quickstart")
-    # The packages of the checkout stand for those of the image.
-    packages = os.environ.get("PYTHONPATH", "")
-    image = [
-        f"launch.container.engine={engine}",
-        f"launch.container.image={IMAGES[engine]}",
-        "launch.device=cpu",
-        *([f"launch.environment.PYTHONPATH={packages}"] if packages else []),
-    ]
-    build = compiled(root / "recipes/quickstart/recipe.yaml", tmp_path / "build", *image, *stated)
-    fakes = tmp_path / "fakes"
-    fakes.mkdir()
-    fake_engine.install(fakes)
-    folders = {sys.prefix, sys.base_prefix, str(repo_root), *filter(None, packages.split(":"))}
-    variables = {
-        **os.environ,
-        "PATH": f"{fakes}:{sys.prefix}/bin:/usr/bin:/bin",
-        "RECORD": str(tmp_path / "record"),
-        "IMAGE": ":".join(sorted(folders)),
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    return Place(build=build, root=root, variables=variables)
-
-
-@pytest.mark.parametrize("engine", ["docker", "apptainer"])
-def test_the_quickstart_trains_with_nothing_but_its_mounts(tmp_path, repo_root, engine) -> None:
-    """Really trains, and in a second start finds its checkpoint; the recipe itself is not there, and is not missed."""
-    place = quickstart(tmp_path, repo_root, engine, "train.train_iters=2", "train.lr_warmup_iters=0")
-    done = place.launch()
-    assert done.returncode == 0, done.stderr
-    runs = place.root / "runs/quickstart"
-    assert (runs / "checkpoints/latest_checkpointed_iteration.txt").read_text() == "2"
-    assert [json.loads(line)["iteration"] for line in (runs / "metrics.jsonl").open() if "lm_loss" in line] == [1, 2]
-    assert "the training is complete" in place.launch().stderr
-
-    def within(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(words, cwd="/", env=place.variables, capture_output=True, text=True, timeout=120)
-
-    # The same script, asked inside what it would do.
-    *container, script = place.recorded()
-    shown = within(*container, script, "--dry-run").stdout
-    assert shown.splitlines()[0] == "cd -- " + str(place.root).replace(" ", "\\ ")
-    assert "torchrun" in shown
-    assert within(*container, "-c", "ls recipes/quickstart").stdout.split() == [
-        "tokenizer",
-        "train.jsonl",
-        "valid.jsonl",
-    ]
-    assert "Read-only file system" in within(*container, "-c", "touch recipes/quickstart/train.jsonl").stderr
-    assert within(*container, "-c", "touch runs/quickstart/mine && echo $HOME").returncode == 0
-
-
-def test_a_run_in_a_container_saves_and_stops_when_it_is_asked_to(tmp_path, repo_root) -> None:
-    place = quickstart(tmp_path, repo_root, "docker", "train.train_iters=100000", "checkpoint.save_interval=100000")
-    words = ["bash", str(place.build / "launch.sh")]
-    run = subprocess.Popen(words, cwd=place.root, env=place.variables, stderr=subprocess.PIPE, text=True)
-    metrics = place.root / "runs/quickstart/metrics.jsonl"
-    try:
-        deadline = time.monotonic() + 300
-        while not (metrics.exists() and "lm_loss" in metrics.read_text()) and run.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-        run.send_signal(signal.SIGTERM)
-        _, said = run.communicate(timeout=300)
-    finally:
-        run.kill()
-    assert run.returncode == 75, said
-    assert (place.root / "runs/quickstart/checkpoints/latest_checkpointed_iteration.txt").exists()
