@@ -3,8 +3,9 @@
 """
 
 import argparse
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import process
@@ -35,24 +36,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def prepare(build_dir: Path) -> int:
     """It ends with launch.sh, which a signal kills at once while it waits."""
     process.die_with_parent()
-    from .prepare import run
 
-    try:
+    def work() -> int:
+        from .prepare import run
+
         run(build_dir)
-    except KeyboardInterrupt:
-        from .progress import say
+        return 0
 
-        say("interrupted: the data is not prepared, and the next start begins there again")
-        return 130
-    except UserError as error:
-        from .progress import complain
-
-        complain(error)
-        return 1
-    return 0
+    return _reported(work)
 
 
 def preflight(build_dir: Path) -> int:
+    process.die_with_parent(signal.SIGTERM)  # which lets it remove what it has written to try a directory
     from .preflight.commands import run
 
     return run(build_dir)
@@ -60,15 +55,29 @@ def preflight(build_dir: Path) -> int:
 
 def watch(build_dir: Path, command: Sequence[str]) -> int:
     """The statuses of watch.run."""
-    from .watch import run
 
-    try:
+    def work() -> int:
+        from .watch import run
+
         return run(build_dir, command)
+
+    return _reported(work)
+
+
+def _reported(work: Callable[[], int]) -> int:
+    """What `work` returns, or 1 or 130 with a message."""
+    try:
+        return work()
     except UserError as error:
         from .progress import complain
 
         complain(error)
         return 1
+    except KeyboardInterrupt:
+        from .progress import say
+
+        say("interrupted before the training; start again to go on")
+        return 128 + signal.SIGINT
 
 
 def train(build_dir: Path) -> int:

@@ -30,10 +30,12 @@ LOST = {
 REQUEST = "request"  # what the supervisor leaves there: the name of the signal that it passes on as SIGUSR1
 
 
-def die_with_parent() -> None:
-    """Be killed when the parent dies. A SIGKILL of torchrun would leave the ranks training and writing checkpoints."""
+def die_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
+    """Get this signal when the parent dies. A SIGKILL of torchrun would leave the ranks training and writing
+    checkpoints.
+    """
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, number)
 
 
 def keep_stderr_clean() -> None:

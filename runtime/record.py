@@ -37,6 +37,17 @@ def pause(seconds: float) -> None:
     time.sleep(seconds)
 
 
+def slurm_job() -> str | None:
+    """The number of this Slurm job, which the parts of a heterogeneous one share."""
+    return os.environ.get("SLURM_JOB_ID_HET_GROUP_0") or os.environ.get("SLURM_JOB_ID")
+
+
+def run_id(name: str) -> str:
+    """Under what the nodes of a run meet, as launch.sh tells torchrun: a start of a job never meets another one."""
+    job = slurm_job()
+    return f"{name}-{job}-{os.environ.get('SLURM_RESTART_COUNT', '0')}" if job else name
+
+
 def host_name() -> str:
     return socket.gethostname()
 

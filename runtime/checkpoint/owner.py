@@ -7,14 +7,13 @@ So the owner touches its file again and again, and whoever wants the directory w
 import getpass
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
 
 from ..errors import UserError
-from ..record import Stopwatch, epoch_seconds, host_name, now, pause
+from ..record import Stopwatch, epoch_seconds, host_name, now, pause, run_id, slurm_job
 
 FILE = "owner.json"
 BEAT = 5.0  # seconds between two signs of life
@@ -197,21 +196,19 @@ class Hold:
         return json.dumps(asdict(self._owner), indent=2) + "\n"
 
 
-def _identity(name: str, variables: Mapping[str, str] = os.environ) -> Owner:
+def _identity(name: str) -> Owner:
     """This process as an owner. Nodes that meet at one place under one name are one run."""
-    token = token_hex(8)
-    slurm_job = variables.get("SLURM_JOB_ID_HET_GROUP_0", variables.get("SLURM_JOB_ID"))
-    restart = variables.get("SLURM_RESTART_COUNT", "0")
-    meeting: list[Any] = [variables.get("MASTER_ADDR"), variables.get("MASTER_PORT"), name, slurm_job, restart]
+    token, restart = token_hex(8), os.environ.get("SLURM_RESTART_COUNT", "0")
+    place = os.environ.get("MASTER_ADDR")
     return Owner(
         token=token,
-        job=json.dumps(meeting) if meeting[0] else token,
+        job=f"{place}:{os.environ.get('MASTER_PORT', '')} {run_id(name)}" if place else token,
         user=_user(),
         host=host_name(),
         pid=os.getpid(),
         born=_born(os.getpid()),
         machine=_machine(),
-        slurm_job=slurm_job,
+        slurm_job=slurm_job(),
         restart=int(restart) if restart.isdecimal() else 0,
         since=now(),
     )

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UserError
+from ..record import run_id
 from .nodes import slurm_names
 
 # Seconds to wait for the other nodes: people start one after the other, Slurm all at once.
@@ -55,9 +56,7 @@ def endpoint(name: str, port: int | None, nnodes: int) -> Endpoint | None:
         raise UserError("MASTER_PORT and SFTC_PREFLIGHT_WAIT have to be numbers") from None
     if not 0 < number < 1 << 16:
         raise UserError(f"MASTER_PORT is {stated}, which is no port")
-    job = os.environ.get("SLURM_JOB_ID_HET_GROUP_0") or os.environ.get("SLURM_JOB_ID")
-    run = f"{name}-{job}-{os.environ.get('SLURM_RESTART_COUNT', '0')}" if job else name
-    return Endpoint(host=host, port=number, run=run, nnodes=nnodes, wait=wait)
+    return Endpoint(host=host, port=number, run=run_id(name), nnodes=nnodes, wait=wait)
 
 
 def whereabouts(host: str, port: int) -> str:

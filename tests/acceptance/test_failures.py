@@ -17,7 +17,7 @@ from sftc.compiler.cli import cli
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "runtime"))
 
-from ranks import environment
+from ranks import environment, processes_in
 
 pytestmark = [
     pytest.mark.slow,
@@ -63,6 +63,7 @@ def launch(cwd: Path, **variables: str) -> subprocess.Popen[str]:
             stdout=stdout,
             stderr=stderr,
             text=True,
+            start_new_session=True,  # a group that Ctrl-C can be sent to
         )
 
 
@@ -154,6 +155,41 @@ def test_a_rank_that_hangs_ends_the_run_in_a_stated_time(repo_root: Path, tmp_pa
     newest = int((save / "latest_checkpointed_iteration.txt").read_text())
     assert newest >= 4
     assert (save / f"iter_{newest:07d}/metadata.json").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_preparation_that_is_stopped_leaves_no_process(
+    repo_root: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    """SIGTERM comes to launch.sh alone, as of `kill`; SIGINT to all of the terminal's group, as of Ctrl-C."""
+    build(tmp_path, repo_root, "", train_iters=1000)
+    rows = (repo_root / "recipes/quickstart/train.jsonl").read_text()
+    (tmp_path / "many.jsonl").write_text(rows * 100)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("recipes/quickstart/train.jsonl", "many.jsonl"))
+    done = CliRunner().invoke(cli, ["compile", str(recipe), "-o", str(tmp_path / "build")])
+    assert done.exit_code == 0, done.output
+    process = launch(tmp_path)
+    deadline = time.monotonic() + LIMIT
+    try:
+        while "preparing data" not in (tmp_path / "stderr").read_text():
+            assert time.monotonic() < deadline
+            assert process.poll() is None, (tmp_path / "stderr").read_text()
+            time.sleep(0.01)
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        assert process.wait(LIMIT) in (-number, 128 + number)
+        while processes_in(tmp_path):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        process.kill()
+    text = (tmp_path / "stderr").read_text()
+    assert "Traceback" not in text
+    assert ("interrupted before the training; start again to go on\n" in text) == (number == signal.SIGINT)
+    assert not (tmp_path / "runs/quickstart/metrics.jsonl").exists()
 
 
 def wait_for_iterations(cwd: Path, process: subprocess.Popen[str]) -> None:

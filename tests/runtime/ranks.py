@@ -1,5 +1,6 @@
 """Start ranks of the runtime the way torchrun does, or torchrun itself."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -55,6 +56,18 @@ def torchrun(cwd: Path, build: Path, **extra: str) -> subprocess.Popen[str]:
     command += ["--log-dir", "logs", "-m", "sftc.runtime", "train", str(build)]
     with (cwd / "torchrun.err").open("w") as stderr:
         return subprocess.Popen(command, cwd=cwd, env=environment(**extra), stderr=stderr, text=True)
+
+
+def processes_in(folder: Path) -> list[str]:
+    """The processes that work in `folder`, by their words: ranks, and the helpers that Megatron spawns to save
+    checkpoints.
+    """
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "cwd").readlink() == folder:
+                found.append((process / "cmdline").read_text().replace("\0", " "))
+    return found
 
 
 def free_port() -> int:

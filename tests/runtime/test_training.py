@@ -2,7 +2,6 @@
 resumed or spread over ranks from one that was not.
 """
 
-import contextlib
 import json
 import math
 import re
@@ -15,7 +14,7 @@ from typing import Any
 
 import pytest
 from build_dir import digest_of, write_build, write_pointer
-from ranks import PYTHON, Run, environment, torchrun, train
+from ranks import PYTHON, Run, environment, processes_in, torchrun, train
 
 from sftc.runtime.metrics import KEYS, MACHINE, read
 
@@ -129,16 +128,6 @@ def test_a_killed_and_resumed_run_equals_an_undisturbed_one(undisturbed: Run, tm
     assert ended.status == 0, ended.stderr
     assert "resuming `run/checkpoints` at iteration 3 of 8, in full" in ended.stderr
     assert what_was_learnt(tmp_path) == what_was_learnt(undisturbed.folder)
-
-
-def processes_in(folder: Path) -> list[str]:
-    """The processes that work in `folder`: ranks, and the helpers that Megatron spawns to save checkpoints."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if (process / "cwd").readlink() == folder:
-                found.append((process / "cmdline").read_text().replace("\0", " "))
-    return found
 
 
 def wait_for_iteration(folder: Path, iteration: int, launcher: "subprocess.Popen[str]") -> None:

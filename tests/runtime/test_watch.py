@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from build_dir import write_build
+from ranks import processes_in
 
 from sftc.runtime.checkpoint import owner
 from sftc.runtime.checkpoint.owner import FILE, Hold, read_owner, require_free
@@ -96,7 +97,7 @@ def test_what_is_not_saved_in_time_is_killed_and_said(cwd: Path, watch: Watch) -
     assert told[1:] == ["error: not saved within 3 s after SIGTERM (`launch.stop_seconds`)"]
     assert process.returncode == 124
     assert len((cwd / "heard").read_text().splitlines()) > 1  # it was asked again and again
-    assert not _processes_in(cwd)
+    until(lambda: not processes_in(cwd))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -108,7 +109,7 @@ def test_a_second_signal_ends_the_run_at_once(cwd: Path, watch: Watch, number: s
     process.send_signal(number)
     assert f"a second signal, {number.name}: ended at once" in process.communicate(timeout=LIMIT)[1]
     assert process.returncode == 128 + number
-    assert not _processes_in(cwd)
+    until(lambda: not processes_in(cwd))
 
 
 def test_an_echo_of_the_first_signal_is_no_second_one(cwd: Path, watch: Watch) -> None:
@@ -134,12 +135,6 @@ def test_a_second_usr1_is_the_first_one_again(cwd: Path, watch: Watch) -> None:
     process.send_signal(signal.SIGUSR1)
     assert "second signal" not in process.communicate(timeout=LIMIT)[1]
     assert process.returncode == 124
-
-
-def _processes_in(cwd: Path) -> list[str]:
-    """The ranks that work there."""
-    pids = subprocess.run(["pgrep", "-f", "rank.py"], capture_output=True, text=True).stdout.split()
-    return [pid for pid in pids if (path := Path(f"/proc/{pid}/cwd")).exists() and path.readlink() == cwd]
 
 
 def test_the_directory_of_a_living_run_is_refused_by_name(cwd: Path, watch: Watch) -> None:

@@ -1,5 +1,6 @@
 # Forward step of the run lora. Written by sftc 0.1.0 for Megatron-Core 0.19.
 # Task: supervised fine-tuning, loss on the assistant's tokens only, because `task.is_instruction_dataset: true`.
+# Trained: LoRA adapters of rank 8 beside frozen weights; plan.json names both (`lora`, `model.load`).
 """What Megatron's pretrain() calls at each micro-batch: b is the micro-batch size, s the sequence length."""
 
 from functools import partial
