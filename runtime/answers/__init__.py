@@ -1,0 +1,1 @@
+"""Answers of the model to conversations of the validation rows: generated, compared with the references, written down."""
