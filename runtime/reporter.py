@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .answers.said import said
 from .megatron import Flops, Observer, Step
 from .memory import memory_bytes
 from .metrics import Metrics
@@ -26,10 +27,12 @@ class Reporter(Observer):
         progress: Progress,
         prune: Callable[[], None] = lambda: None,
         trackers: Sequence[Follower] = (),
+        board: Callable[[int, Mapping[str, float | None]], None] = lambda *_: None,
     ) -> None:
         """lengths_in: for datasets that do not know theirs; prune: removes checkpoints that need not stay; trackers:
-        what else gets the metrics.
+        what else gets the metrics; board: puts the scores of answers, at an iteration, where Megatron puts the losses.
         """
+        self._board = board
         self._trackers = trackers
         self._ranks = ranks
         self._prune = prune
@@ -81,6 +84,12 @@ class Reporter(Observer):
         named = {f"valid_{name}": value for name, value in others.items()}
         self._write(iteration=iteration, valid_loss=loss, **named)
         self._progress.say(f"iteration {iteration}: validation loss {loss:.4f}")
+
+    def answered(self, iteration: int, values: Mapping[str, float | None]) -> None:
+        self._write(iteration=iteration, **{f"valid_{name}": value for name, value in values.items()})
+        self._board(iteration, values)
+        for line in said(iteration, values):
+            self._progress.say(line)
 
     def saved(self) -> None:
         self._prune()

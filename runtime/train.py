@@ -89,6 +89,7 @@ def run(build_dir: Path) -> None:
             progress=progress,
             prune=pruned,
             trackers=trackers.following(bundle, run_path, say),
+            board=megatron.write_scores,
         )
     begun = origin(bundle, start)
     step = import_step(bundle.path / "forward_step.py")

@@ -42,6 +42,11 @@ class Observer:
     def evaluated(self, iteration: int, *, loss: float, others: Mapping[str, float]) -> None:
         """`loss` is the mean over all supervised tokens of the evaluation; `others` as in a `Step`."""
 
+    def answered(self, iteration: int, values: Mapping[str, float | None]) -> None:
+        """The scores of an evaluation's answers by name; `answers` is their number, `unfinished` how many of them were
+        cut. None is a score that there is nothing to take of. What the answers are stands in answers.jsonl by now.
+        """
+
     def saved(self) -> None:
         """A checkpoint is written, or being written where saving is asynchronous."""
 
