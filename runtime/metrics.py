@@ -1,15 +1,16 @@
-"""metrics.jsonl: one object per logged iteration, one per evaluation, each iteration once."""
+"""metrics.jsonl: one object per logged iteration, one per evaluation, one per evaluation with answers; each once."""
 
 import json
 import math
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
-from .atomic import replacing
+from .appended import appending, is_line, lines, parsed
 
 FILE = "metrics.jsonl"
 MACHINE = ("tokens_per_second", "tflops_per_rank", "memory_bytes")  # what depends on the machine
 KEYS = ("iteration", "lm_loss", "learning_rate", "grad_norm", *MACHINE, "supervised_tokens")
+ANSWERED = "valid_answers"  # is in every line of an evaluation with answers, which has no loss
 BLOCK = 1 << 16  # bytes that are read at once from the end
 
 
@@ -18,14 +19,7 @@ class Metrics:
 
     def __init__(self, run_path: Path, *, resumed_at: int) -> None:
         """Lines past `resumed_at` go: those iterations are trained again. A line that a kill tore goes as well."""
-        run_path.mkdir(parents=True, exist_ok=True)
-        path = run_path / FILE
-        kept = [line for line in read(path) if line["iteration"] <= resumed_at]
-        text = "".join(json.dumps(line) + "\n" for line in kept)
-        if path.exists() and path.read_text(encoding="utf-8", errors="replace") != text:
-            with replacing(path) as file:
-                file.write(text)
-        self._file = path.open("a", encoding="utf-8", buffering=1)
+        self._file = appending(run_path / FILE, resumed_at=resumed_at)
 
     def write(self, **fields: Any) -> dict[str, Any]:
         """The line as it stands in the file: non-finite numbers, which JSON has not, become null."""
@@ -41,13 +35,12 @@ def read(path: Path) -> list[dict[str, Any]]:
     """Every whole line of a metrics file; none if there is no file."""
     if not path.is_file():
         return []
-    texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
     try:
         # All at once takes half the time, and is possible where no line is torn.
-        lines = json.loads(f"[{','.join(texts)}]")
-    except ValueError:
-        lines = [_parsed(text) for text in texts]
-    return [line for line in lines if _is_line(line)]
+        found = json.loads(f"[{','.join(path.read_text(encoding='utf-8', errors='replace').splitlines())}]")
+    except (ValueError, RecursionError):
+        return list(lines(path))
+    return [line for line in found if is_line(line)]
 
 
 def newest(path: Path, *keys: str) -> dict[str, dict[str, Any]]:
@@ -67,20 +60,9 @@ def newest(path: Path, *keys: str) -> dict[str, dict[str, Any]]:
             rest, whole = (head, texts) if end else (b"", [head, *texts])
             for text in reversed(whole):
                 wanted = [key for key in keys if key not in found and f'"{key}"'.encode() in text]
-                line = _parsed(text.decode("utf-8", "replace")) if wanted else None
-                found |= {key: line for key in wanted if _is_line(line) and key in line}
+                line = parsed(text.decode("utf-8", "replace")) if wanted else None
+                found |= {key: line for key in wanted if line is not None and key in line}
     return found
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
-
-
-def _is_line(line: Any) -> TypeGuard[dict[str, Any]]:
-    return isinstance(line, dict) and isinstance(line.get("iteration"), int)
 
 
 def is_evaluated(run_path: Path, iteration: int) -> bool:

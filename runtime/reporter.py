@@ -1,9 +1,14 @@
 """What is made of the training's news: metrics.jsonl, the progress line, the run record."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .answers.answer import DEFINITIONS, Evaluated
+from .answers.log import AnswerLog
+from .answers.said import said
+from .atomic import replacing
 from .megatron import Flops, Observer, Step
 from .memory import memory_bytes
 from .metrics import Metrics
@@ -26,10 +31,12 @@ class Reporter(Observer):
         progress: Progress,
         prune: Callable[[], None] = lambda: None,
         trackers: Sequence[Follower] = (),
+        board: Callable[[int, Mapping[str, float | None]], None] = lambda *_: None,
     ) -> None:
         """lengths_in: for datasets that do not know theirs; prune: removes checkpoints that need not stay; trackers:
-        what else gets the metrics.
+        what else gets the metrics; board: puts the scores of answers, at an iteration, where Megatron puts the losses.
         """
+        self._board = board
         self._trackers = trackers
         self._ranks = ranks
         self._prune = prune
@@ -81,6 +88,18 @@ class Reporter(Observer):
         named = {f"valid_{name}": value for name, value in others.items()}
         self._write(iteration=iteration, valid_loss=loss, **named)
         self._progress.say(f"iteration {iteration}: validation loss {loss:.4f}")
+
+    def answered(self, iteration: int, answers: Evaluated) -> None:
+        """The answers first: trackers look for them when they get the scores."""
+        if self._answers is None:
+            self._answers = AnswerLog(self._run_path, resumed_at=self._kept_to)
+            with replacing(self._run_path / DEFINITIONS) as file:
+                file.write(json.dumps(dict(answers.definitions), indent=2, ensure_ascii=False) + "\n")
+        self._answers.write(iteration, answers.answers, answers.matches)
+        self._write(iteration=iteration, **{f"valid_{name}": value for name, value in answers.values.items()})
+        self._board(iteration, answers.values)
+        for line in [*said(iteration, answers.values), *answers.notes]:
+            self._progress.say(line)
 
     def saved(self) -> None:
         self._prune()

@@ -23,7 +23,7 @@ from .record import RunRecord, keep_build
 from .reporter import Reporter
 
 # What is said at the end of what was learnt: the first value and the last one.
-LEARNT = {"valid_loss": "validation loss {:.4f}", "valid_exact_match": "exact match {:.1%}"}
+LEARNT = {"valid_loss": "validation loss {:.4f}", "valid_exact_match": "exact match {:.3g}"}
 
 
 def run(build_dir: Path) -> None:
@@ -94,6 +94,7 @@ def run(build_dir: Path) -> None:
             progress=progress,
             prune=pruned,
             trackers=trackers.following(bundle, run_path, say),
+            board=megatron.write_scores,
         )
     begun = origin(bundle, start)
     step = import_step(bundle.path / "forward_step.py")

@@ -22,7 +22,7 @@ from ..progress import Counter, say
 from .answer import FILE
 from .job import RESULT, Job, world_size
 
-FORM = {"exact_match": ".1%", "token_accuracy": ".1%", "unfinished": ",.0f"}
+FORM = {"unfinished": ",.0f"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ def evaluate(asked: Asked) -> dict[str, Any]:
     with TemporaryDirectory(prefix="sftc-") as folder:
         path = Path(folder, "job.json")
         job.write(path)
-        _run_ranks(path, world_size(bundle.value), bundle, output)
+        _run_ranks(path, world_size(bundle.value), output)
     result: dict[str, Any] = json.loads((output / RESULT).read_text(encoding="utf-8"))
     return {**result, "folder": str(output)}
 
@@ -123,7 +123,7 @@ def _store(asked: Asked, bundle: Bundle, root: Path) -> tuple[Path, str]:
     return (root / prepared.store).absolute(), f"`{asked.data}`"
 
 
-def _run_ranks(job: Path, ranks: int, bundle: Bundle, output: Path) -> None:
+def _run_ranks(job: Path, ranks: int, output: Path) -> None:
     """UserError if they fail; they have said why."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     command += ["--redirects=1", f"--log-dir={output / 'logs'}", "-m", "sftc.runtime", "eval", str(job)]

@@ -1,7 +1,7 @@
 """An evaluation by answers: asked, compared with the references, and told."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +13,12 @@ from ..data.template import ChatTemplate, find_template
 from ..data.tokens import TextTokenizer
 from ..errors import UserError
 from ..hooks import hook
-from .answer import Answer
+from .answer import Answer, Evaluated
 from .generated import Generated, Limits
 from .questions import Question, Questions, find_questions
 from .scores import require_libraries, require_references, score
 from .settings import Settings
 from .wording import Wording
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluated:
-    """`loss` is the mean cross entropy of what is trained on in the rows; `values` by name of the metric; `matches` says of each answer whether it is the reference's, None where that
-    cannot be said, and is None where nobody asked; `definitions` say how the metrics are defined, and `notes` what to know about them.
-    """
-
-    loss: float
-    answers: Sequence[Answer]
-    matches: Sequence[bool | None] | None
-    values: Mapping[str, float | None]
-    definitions: Mapping[str, str]
-    notes: Sequence[str]
 
 
 class Evaluation:

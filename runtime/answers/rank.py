@@ -20,7 +20,8 @@ from ..errors import UserError
 from ..launch import Evaluation as Iterations
 from ..launch import Length, arguments_of
 from ..train import adapting_of, first_weights_of, import_step, layers_of
-from .evaluate import Evaluated, Evaluation
+from .answer import Evaluated
+from .evaluate import Evaluation
 from .job import RESULT, Job, copies
 from .log import AnswerLog
 from .settings import Settings

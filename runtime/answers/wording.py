@@ -1,7 +1,5 @@
 """What is asked in a prompt, in the user's own words."""
 
-from os.path import commonprefix
-
 from ..data.facts import ANSWER, ASK, QUESTION, REPLY, TemplateFacts
 from ..data.rows import RowError
 
@@ -33,7 +31,9 @@ def _frame(facts: TemplateFacts) -> tuple[str, str]:
     longer = facts.template.render([ASK, REPLY, ASK])
     first = longer[: longer.find(QUESTION)]
     second = longer[longer.find(ANSWER) + len(ANSWER) : longer.rfind(QUESTION)]
-    common = commonprefix([first[::-1], second[::-1]])[::-1]
+    pairs = enumerate(zip(reversed(first), reversed(second), strict=False))
+    same = next((at for at, (left, right) in pairs if left != right), min(len(first), len(second)))
+    common = first[len(first) - same :]
     for end in facts.end_tokens:  # of the answer before, which the first message has not
         common = common.rpartition(end)[2]
     prompted = facts.template.render([ASK], add_generation_prompt=True)

@@ -1,6 +1,7 @@
 """The only package that knows Megatron's versions: what it is called, how it is started, what is mended in it."""
 
 from .arguments import parse, read_argument_file, require_layers, require_target
+from .board import write_scores
 from .loading import load_weights
 from .model import Adapt, FirstWeights, LayerSpec
 from .news import Asking, Flops, Observer, Step
@@ -24,4 +25,5 @@ __all__ = [
     "require_target",
     "stopped_by",
     "train",
+    "write_scores",
 ]

@@ -64,8 +64,9 @@ class Cache:
 
 
 class Asked:
-    """A model that is asked: `chunks` are those of this rank, wrapped, in evaluation mode. All ranks of a model-parallel
-    group ask at once, for the same tokens, within `whole_sequences`.
+    """A model that is asked: `chunks` are those of this rank, wrapped, in evaluation mode.
+
+    All ranks of a model-parallel group ask at once, for the same tokens, within `whole_sequences`.
     """
 
     def __init__(self, chunks: Sequence[Any]) -> None:

@@ -12,7 +12,8 @@ from .run import Run, find_runs, is_run, read_run
 __all__ = ["BUILD", "documents", "find_runs", "is_run", "page", "read_run", "table"]
 
 DAY = 86_400
-COLUMNS = ("run", "state", "iteration", "loss", "validation", "tokens/s", "checkpoint", "starts")
+MATCH = "exact match"  # is left out where no run has one
+COLUMNS = ("run", "state", "iteration", "loss", "validation", MATCH, "tokens/s", "checkpoint", "starts")
 LEFT = {"run", "state", "checkpoint"}
 
 
@@ -29,6 +30,7 @@ def documents(runs: Sequence[Run]) -> list[dict[str, Any]]:
             "loss": _finite(run.loss),
             "valid_loss": _finite(run.valid_loss),
             "valid_iteration": run.valid_iteration,
+            "exact_match": _finite(run.exact_match),
             "tokens_per_second": _finite(run.tokens_per_second),
             "checkpoint": None
             if run.checkpoint is None or run.checkpoint_age is None
@@ -43,12 +45,13 @@ def documents(runs: Sequence[Run]) -> list[dict[str, Any]]:
 def table(runs: Sequence[Run]) -> str:
     """A line for each run under a line of titles; numbers to the right."""
     rows = [COLUMNS, *(_row(run) for run in runs)]
+    shown = [at for at, name in enumerate(COLUMNS) if name != MATCH or any(run.exact_match is not None for run in runs)]
     widths = [max(len(row[at]) for row in rows) for at in range(len(COLUMNS))]
 
     def padded(text: str, at: int) -> str:
         return text.ljust(widths[at]) if COLUMNS[at] in LEFT else text.rjust(widths[at])
 
-    return "".join("  ".join(padded(text, at) for at, text in enumerate(row)).rstrip() + "\n" for row in rows)
+    return "".join("  ".join(padded(row[at], at) for at in shown).rstrip() + "\n" for row in rows)
 
 
 def _row(run: Run) -> tuple[str, ...]:
@@ -60,6 +63,7 @@ def _row(run: Run) -> tuple[str, ...]:
         "-" if run.iteration is None else f"{run.iteration}{total}",
         _shown(run.loss, ".4f"),
         _shown(run.valid_loss, ".4f"),
+        _shown(run.exact_match, ".3f"),
         _shown(run.tokens_per_second, ",.0f"),
         "-" if run.checkpoint is None else f"{run.checkpoint}{age}",
         str(len(run.starts)),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from math import isnan
 from statistics import median
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 from ..metrics import FILE, KEYS, read
 from ..progress import duration
 from ..record import epoch_seconds
+from .answers import answers
 from .plots import Curve, Point, across_scale, plot, short
-from .run import Run
+from .run import Run, json_object
+from .scores import FILE as SCORES
+from .scores import NUMBERS, Draw, score_plots, score_points
 from .starts import starts_of
 
 LOGGED = (*KEYS[1:], "valid_loss")
-NUMBERS = {int, float, type(None)}
 MEGA, GIGA = 2**20, 2**30
 SAYS = {
     "complete": "Complete",
@@ -32,7 +35,13 @@ def page(run: Run) -> dict[str, Any]:
         lines = read(run.path / FILE)
     except OSError as error:
         lines, problems = [], [*problems, str(error)]
-    points = {key: _points(lines, key) for key in LOGGED}
+    points, scores = {key: _points(lines, key) for key in LOGGED}, score_points(lines)
+    draw = _drawing(run, [*points.values(), *scores.values()])
+    try:
+        answered = answers(run.path)
+    except OSError as error:
+        answered, problems = {}, [*problems, str(error)]
+    definitions = json_object(run.path / SCORES, problems)
     last = run.starts[-1] if run.starts else {}
     done, total = run.iteration or 0, run.iterations
     share = min(done / total, 1.0) if total else 0.0
@@ -46,8 +55,10 @@ def page(run: Run) -> dict[str, Any]:
             "percent": f"{int(100 * share)}%",
             "text": f"iteration {done:,}" + (f" of {total:,}" if total else ""),
         },
-        "cards": [{"label": label, "value": value, "note": note} for label, value, note in _cards(run, points)],
-        "plots": _plots(run, points, str(last.get("device", ""))),
+        "cards": [{"label": label, "value": value, "note": note} for label, value, note in _cards(run, points, scores)],
+        "plots": _plots(points, str(last.get("device", "")), draw),
+        "scores": score_plots(scores, definitions, draw),
+        "answers": answered,
         **starts_of(run, epoch_seconds()),
         "machine": _machine(last),
         "packages": [
@@ -70,7 +81,9 @@ def _about(run: Run) -> str:
     return ""
 
 
-def _cards(run: Run, points: Mapping[str, Sequence[Point]]) -> list[tuple[str, str, str]]:
+def _cards(
+    run: Run, points: Mapping[str, Sequence[Point]], scores: Mapping[str, Sequence[Point]]
+) -> list[tuple[str, str, str]]:
     losses, valid = points["lm_loss"], points["valid_loss"]
     finite = [(value, at) for at, value in losses if value is not None]
     best = min(((value, at) for at, value in valid if value is not None), default=None)
@@ -82,6 +95,9 @@ def _cards(run: Run, points: Mapping[str, Sequence[Point]]) -> list[tuple[str, s
     if valid:
         note = f"best {best[0]:.4f}, iteration {best[1]:,}" if best else "never finite"
         cards.append(("validation loss", _shown(run.valid_loss, ".4f"), note))
+    if matches := [(value, at) for at, value in scores.get("exact_match", ()) if value is not None]:
+        most, when = max(matches, key=lambda found: (found[0], -found[1]))
+        cards.append(("exact match", f"{matches[-1][0]:.4g}", f"best {most:.4g}, iteration {when:,}"))
     if speeds:
         cards.append(("tokens/s", short(round(median(speeds))), "in the median"))
     if tokens:
@@ -95,13 +111,18 @@ def _cards(run: Run, points: Mapping[str, Sequence[Point]]) -> list[tuple[str, s
     return cards
 
 
-def _plots(run: Run, points: Mapping[str, Sequence[Point]], device: str) -> list[dict[str, Any]]:
-    across = across_scale([found[end][0] for found in points.values() if found for end in (0, -1)])
+def _drawing(run: Run, points: Sequence[Sequence[Point]]) -> Draw:
+    """How each plot is drawn: all share the axis of iterations and the marks of restarts."""
     restarts = [
         (start["iteration"], number)
         for number, start in enumerate(run.starts, start=1)
         if number > 1 and isinstance(start.get("iteration"), int)
     ]
+    across = across_scale([found[end][0] for found in points if found for end in (0, -1)])
+    return partial(plot, across=across, restarts=restarts)
+
+
+def _plots(points: Mapping[str, Sequence[Point]], device: str, draw: Draw) -> list[dict[str, Any]]:
     memory = points["memory_bytes"]
     words, (unit, size) = _bytes(max((value for _, value in memory if value is not None), default=0.0))
     held = "allocated on the GPU, at its peak so far" if device == "cuda" else "resident in the process that reports"
@@ -109,26 +130,15 @@ def _plots(run: Run, points: Mapping[str, Sequence[Point]], device: str) -> list
     def curve(key: str, name: str, kind: str = "train") -> Curve:
         return Curve(name=name, kind=kind, points=points[key])
 
-    def made(
-        title: str, unit: str, curves: Sequence[Curve], form: Callable[[float], str], **more: bool
-    ) -> dict[str, Any]:
-        return plot(title, unit, curves, across=across, words=form, restarts=restarts, **more)
-
     losses = [curve("lm_loss", "training"), curve("valid_loss", "validation", "valid")]
     scaled = [(at, None if value is None else value / size) for at, value in memory]
+    tokens = [curve("tokens_per_second", "tokens/s")]
     return [
-        made("Loss", "nats per supervised token", losses, _figure, smooth=True),
-        made("Learning rate", "per iteration", [curve("learning_rate", "rate")], _figure, from_zero=True),
-        made("Gradient norm", "before clipping", [curve("grad_norm", "norm")], _figure, smooth=True),
-        made(
-            "Throughput",
-            "tokens of rows per second",
-            [curve("tokens_per_second", "tokens/s")],
-            short,
-            from_zero=True,
-            smooth=True,
-        ),
-        made("Memory", f"{unit}, {held}", [Curve(name=unit, kind="train", points=scaled)], words, from_zero=True),
+        draw("Loss", "nats per supervised token", losses, words=_figure, smooth=True),
+        draw("Learning rate", "per iteration", [curve("learning_rate", "rate")], words=_figure, from_zero=True),
+        draw("Gradient norm", "before clipping", [curve("grad_norm", "norm")], words=_figure, smooth=True),
+        draw("Throughput", "tokens of rows per second", tokens, words=short, from_zero=True, smooth=True),
+        draw("Memory", f"{unit}, {held}", [Curve(name=unit, kind="train", points=scaled)], words=words, from_zero=True),
     ]
 
 

@@ -55,11 +55,15 @@ def plot(
     restarts: Iterable[tuple[int, int]] = (),
     from_zero: bool = False,
     smooth: bool = False,
+    reach: float | None = None,
+    definition: str = "",
 ) -> dict[str, Any]:
-    """Everything that the template writes of one plot. restarts: iteration and number of every start but the first."""
+    """Everything that the template writes of one plot. restarts: iteration and number of every start but the first;
+    reach: the scale goes from 0 to here, or to what lies beyond.
+    """
     curves = [curve for curve in curves if curve.points]
     finite = [value for curve in curves for _, value in curve.points if value is not None]
-    up = _scale_up(finite, from_zero=from_zero)
+    up = _scale_up(finite, from_zero=from_zero, reach=reach)
     missing = [at for curve in curves for at, value in curve.points if value is None]
     drawn = [(curve, thinned(curve.points)) for curve in curves]
     lines = [_line(curve.kind, points, across, up) for curve, points in drawn]
@@ -75,6 +79,7 @@ def plot(
     return {
         "title": title,
         "notes": notes,
+        "definition": definition,
         "empty": "" if finite else "no value is finite" if curves else "nothing was logged",
         "lines": lines,
         "missing": [_share(across(at)) for at in sorted({at for at, _ in thinned([(at, 0.0) for at in missing])})],
@@ -153,10 +158,12 @@ def short(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _scale_up(values: Sequence[float], *, from_zero: bool) -> Scale:
+def _scale_up(values: Sequence[float], *, from_zero: bool, reach: float | None) -> Scale:
     if not values:
         return Scale(low=0, high=1)
     low, high = min(values), max(values)
+    if reach is not None:
+        return Scale(low=min(low, 0), high=max(high, reach))
     if not from_zero and low > 0 and high > SPREAD * median(values):
         return Scale(low=low / 1.1, high=high * 1.1, is_log=True)
     if from_zero and low >= 0:

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..answers.answer import FILE as ANSWERS
 from ..checkpoint.owner import read_owner
 from ..checkpoint.tracker import TRACKER, find_checkpoint
 from ..errors import UserError
+from ..metrics import ANSWERED, newest
 from ..metrics import FILE as METRICS
-from ..metrics import newest
 from ..pointer import FILE as POINTER
 from ..record import BUILD, OUTCOMES, epoch_seconds
 from ..record import FILE as RECORD
@@ -22,7 +23,7 @@ STATES = (*OUTCOMES, "running", "lost", "prepared", "unreadable")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What is not known is None. `loss` and `valid_loss` are the last ones, NaN where the file has null."""
+    """What is not known is None. `loss`, `valid_loss`, `exact_match` are the last ones, NaN where the file has null."""
 
     path: Path
     name: str
@@ -35,6 +36,7 @@ class Run:
     loss: float | None = None
     valid_loss: float | None = None
     valid_iteration: int | None = None
+    exact_match: float | None = None
     tokens_per_second: float | None = None
     checkpoint: int | None = None
     checkpoint_age: float | None = None  # seconds
@@ -64,11 +66,11 @@ def find_runs(path: Path) -> list[Path]:
 def read_run(path: Path) -> Run:
     """Never fails: `problems` names every file that is torn or cannot be read."""
     problems: list[str] = []
-    plan = _object(path / BUILD / "plan.json", problems)
+    plan = json_object(path / BUILD / "plan.json", problems)
     name = _text(plan.get("name")) or path.name
     if not (path / RECORD).is_file():
         return Run(path=path, name=name, state="prepared")
-    record = _object(path / RECORD, problems)
+    record = json_object(path / RECORD, problems)
     starts = record.get("starts")
     if not isinstance(starts, list) or not starts or not all(isinstance(start, dict) for start in starts):
         if not problems:
@@ -77,7 +79,9 @@ def read_run(path: Path) -> Run:
     save = _save_path(path, plan, starts[-1])
     total = _iterations(plan, starts[-1])
     none: dict[str, dict[str, Any]] = {}
-    lines = _guarded(lambda: newest(path / METRICS, "lm_loss", "valid_loss"), none, problems)
+    # A key that no line has is looked for in the whole file.
+    keys = ["lm_loss", "valid_loss", *([ANSWERED] if (path / ANSWERS).is_file() else [])]
+    lines = _guarded(lambda: newest(path / METRICS, *keys), none, problems)
     last, valid = lines.get("lm_loss", {}), lines.get("valid_loss", {})
     checkpoint, age = _checkpoint(save, problems) if save else (None, None)
     return Run(
@@ -92,6 +96,7 @@ def read_run(path: Path) -> Run:
         loss=_number(last, "lm_loss"),
         valid_loss=_number(valid, "valid_loss"),
         valid_iteration=valid.get("iteration"),
+        exact_match=_number(lines.get(ANSWERED, {}), "valid_exact_match"),
         tokens_per_second=_number(last, "tokens_per_second"),
         checkpoint=checkpoint,
         checkpoint_age=age,
@@ -167,7 +172,7 @@ def _value(plan: Mapping[str, Any], section: str, name: str) -> Any:
         return None
 
 
-def _object(path: Path, problems: list[str]) -> dict[str, Any]:
+def json_object(path: Path, problems: list[str]) -> dict[str, Any]:
     """The JSON object in `path`; an empty one if there is none, which is a problem if the file is there."""
 
     def read() -> dict[str, Any]:

@@ -69,6 +69,7 @@ def _tracker(library: str, bundle: Bundle, run_path: Path) -> Tracker:
         tags=value("tags"),
         notes=bundle.plan.get("description"),
         config=config,
+        run_path=run_path,
     )
 
 

@@ -13,13 +13,14 @@ from threading import Thread
 from typing import Any, Protocol
 
 from ..atomic import replacing
-from ..metrics import FILE, read
+from ..metrics import ANSWERED, FILE, read
 
 WAIT = 60.0  # seconds at the end of the training for what is still on its way
 LARGEST = 100  # lines that are sent at once
 REASON = 200  # characters of what a library says
 SIGN_IN = re.compile(r"://[^/\s@]+@")  # a user and a password in an address
 PREFIX = "valid_"
+NOTHING = {"train": 0, "valid": -1, "answers": -1, "lines": 0}  # evaluations may begin before the first iteration
 
 type Line = Mapping[str, Any]
 
@@ -37,7 +38,9 @@ class Tracker(Protocol):
         """At which place the run is seen, without anything secret."""
 
     def held(self) -> Mapping[str, int] | None:
-        """The last iteration of each kind, `train` and `valid`, by the service itself; None if it cannot be asked."""
+        """The last iteration of each kind, `train`, `valid` and `answers`, by the service itself; None if it cannot be
+        asked.
+        """
 
     def log(self, lines: Sequence[tuple[int, Mapping[str, float]]], *, before: int) -> None:
         """Iterations and what was measured; `before`: how many lines were sent so far, over all starts."""
@@ -52,7 +55,7 @@ class Follower:
     def __init__(self, tracker: Tracker, run_path: Path, *, manifest: str, say: Callable[[str], None]) -> None:
         self._tracker, self._run_path, self._say = tracker, run_path, say
         self._path = run_path / f"{tracker.key}.json"
-        self._state: dict[str, Any] = {"manifest": manifest, "id": None, "train": 0, "valid": 0, "lines": 0}
+        self._state: dict[str, Any] = {"manifest": manifest, "id": None, **NOTHING}
         self._state |= _earlier(self._path, manifest)
         self._queue: SimpleQueue[Line | None] = SimpleQueue()
         self._thread = Thread(target=self._follow, name=tracker.key, daemon=True)
@@ -104,7 +107,7 @@ class Follower:
         """The mark is set first: a kill in between loses a line there rather than sending it twice."""
         before, measured = dict(self._state), []
         for line in lines:
-            kind = "valid" if "valid_loss" in line else "train"
+            kind = "answers" if ANSWERED in line else "valid" if "valid_loss" in line else "train"
             if line["iteration"] > self._state[kind]:
                 self._state[kind] = line["iteration"]
                 measured.append((line["iteration"], _named(kind, line)))
@@ -128,16 +131,18 @@ class Follower:
 
 
 def _named(kind: str, line: Line) -> dict[str, float]:
-    """`train/lm_loss`, `valid/loss`; what is not finite is null in the file and left out here."""
+    """`train/lm_loss`, `valid/loss`, `valid/exact_match`; what is not finite is null in the file and left out here."""
     found = {name: value for name, value in line.items() if name != "iteration" and value is not None}
-    return {f"{kind}/{name.removeprefix(PREFIX) if kind == 'valid' else name}": value for name, value in found.items()}
+    if kind == "train":
+        return {f"train/{name}": value for name, value in found.items()}
+    return {f"valid/{name.removeprefix(PREFIX)}": value for name, value in found.items()}
 
 
 def _earlier(path: Path, manifest: str) -> dict[str, Any]:
     """What an earlier start of the same build left; nothing if it was another build, or the file is torn."""
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
-        kept = {"id": str(state["id"]), **{name: int(state[name]) for name in ("train", "valid", "lines")}}
+        kept = {"id": str(state["id"]), **{name: int(state.get(name, none)) for name, none in NOTHING.items()}}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     return kept if state["manifest"] == manifest and state["id"] is not None else {}

@@ -3,13 +3,16 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from ..answers.answer import FILE as ANSWERS
 from ..record import epoch_seconds
 
 STATUS = {"complete": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 MOST_METRICS, MOST_PARAMS = 1000, 100  # of one call of log_batch, MLflow's own limits
-ALWAYS = {"train": "train/supervised_tokens", "valid": "valid/loss"}  # in every line, and finite as a rule
+# In every line, and finite as a rule.
+ALWAYS = {"train": "train/supervised_tokens", "valid": "valid/loss", "answers": "valid/answers"}
 LONGEST = 6000  # characters of a parameter
 
 
@@ -26,6 +29,7 @@ class Mlflow:
     tags: Mapping[str, str]
     notes: str | None
     config: Mapping[str, Any]
+    run_path: Path
     _client: Any = field(init=False, default=None)
     _run_id: str = field(init=False, default="")
 
@@ -50,7 +54,7 @@ class Mlflow:
 
     def held(self) -> dict[str, int]:
         found = {kind: self._client.get_metric_history(self._run_id, name) for kind, name in ALWAYS.items()}
-        return {kind: max((metric.step for metric in history), default=0) for kind, history in found.items()}
+        return {kind: max((metric.step for metric in history), default=-1) for kind, history in found.items()}
 
     def log(self, lines: Sequence[tuple[int, Mapping[str, float]]], *, before: int) -> None:  # noqa: ARG002
         from mlflow.entities import Metric
@@ -66,6 +70,8 @@ class Mlflow:
 
     def close(self, outcome: str) -> None:
         self._client.set_terminated(self._run_id, status=STATUS[outcome])
+        if (path := self.run_path / ANSWERS).is_file():
+            self._client.log_artifact(self._run_id, str(path))
 
     def _log_config(self) -> None:
         from mlflow.entities import Param

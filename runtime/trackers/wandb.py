@@ -6,10 +6,16 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
+from ..answers.answer import FILE
+from ..answers.log import read
+
 WITHOUT_A_KEY = ("offline", "disabled", "dryrun", "shared")
 
 # How long W&B may keep lines before it writes them to its file. A kill of the process loses them.
 FLUSH, FLUSH_SECONDS = "x_transaction_log_flush_interval", 1.0
+
+ANSWERED = "valid/answers"  # their number, which each line of their scores has
+COLUMNS = ("row", "question", "reference", "answer", "exact_match", "finish_reason", "tokens")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -68,9 +74,21 @@ class Wandb:
 
     def log(self, lines: Sequence[tuple[int, Mapping[str, float]]], *, before: int) -> None:
         for step, (iteration, measured) in enumerate(lines, start=before):
-            self._run.log({"iteration": iteration, **measured}, step=step, commit=True)  # or it waits for the next one
+            answers = self._answers(iteration) if ANSWERED in measured else {}
+            self._run.log({"iteration": iteration, **measured, **answers}, step=step, commit=True)  # or it waits
 
     def close(self, outcome: str) -> None:
         if outcome == "stopped":
             self._run.mark_preempting()
         self._run.finish(exit_code=0 if outcome == "complete" else 1)
+
+    def _answers(self, iteration: int) -> dict[str, Any]:
+        """A table of them; nothing if the file has them no more."""
+        import wandb
+
+        rows = [
+            [one.row, one.question, one.reference, one.answer, line.is_match, one.finish_reason, one.tokens]
+            for line in read(self.run_path / FILE, {iteration})
+            for one in (line.answer,)
+        ]
+        return {"answers": wandb.Table(columns=list(COLUMNS), data=rows)} if rows else {}

@@ -74,6 +74,11 @@ class Browser:
         """Of the first element of each selector, between its text and its ground, as WCAG 2 defines it."""
         return dict(self.run(CONTRAST.replace("NAMES", json.dumps(list(selectors)))))
 
+    def stop_scripts(self) -> None:
+        """Those of the pages that are opened from now on; `run` goes on."""
+        switch = {"cmd": "Emulation.setScriptExecutionDisabled", "params": {"value": True}}
+        self._call("POST", "/goog/cdp/execute", switch)
+
     def open(self, page: Path) -> None:
         self._call("POST", "/url", {"url": page.as_uri()})
 

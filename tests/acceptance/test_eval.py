@@ -104,7 +104,7 @@ def test_the_evaluation_before_the_training_changes_nothing_of_it(place: Path, r
 
 def test_the_terminal_shows_some_answers_at_the_end(place: Path) -> None:
     said = (place / "said").read_text()
-    first, last = re.findall(r"exact match (\d+\.\d)% -> (\d+\.\d)%", said)[0]
+    first, last = re.findall(r"exact match ([\d.]+) -> ([\d.]+)", said)[0]
     assert (float(first), float(last) > 0) == (0.0, True)
     shown = said.partition(f"{SAMPLES} questions were asked, such as:\n")[2].splitlines()[:5]
     answers = [one for one in objects(place / "runs/quickstart/answers.jsonl") if one["iteration"] == ITERATIONS]
@@ -159,7 +159,7 @@ def test_other_rows_are_asked_of_the_weights_before_the_training(place: Path) ->
     assert head == "iteration 0, 30 conversations of `rows.jsonl`"
     values = dict(row.split(maxsplit=1) for row in (row.replace("exact match", "exact_match") for row in table))
     assert float(values["loss"]) > 5
-    assert values["exact_match"] == "0.0%"
+    assert values["exact_match"] == "0.0000"
     assert values["unfinished"] == "30"
     asked = objects(place / "other/out/answers.jsonl")
     assert [one["question"] for one in asked] == [f"Repeat {number}." for number in range(100, 130)]

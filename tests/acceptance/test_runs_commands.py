@@ -1,20 +1,16 @@
 """`sftc runs` and `sftc report` as a user types them, and the page in a real browser."""
 
 import json
-import math
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from browser import MISSING, dimensions, opened
-
-from sftc.runtime.bundle import read_bundle
-from sftc.runtime.record import RunRecord, keep_build
+from made_run import write_run
 
 in_a_browser = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 MEAN = "<script>document.title='pwned'</script><img src=x onerror=alert(1)>"
@@ -38,50 +34,6 @@ RESTARTED = (
 def build(run_line, recipe: Path, tmp_path: Path) -> Path:
     assert run_line("sftc compile recipe.yaml -o build").returncode == 0
     return tmp_path / "build"
-
-
-def write_run(
-    folder: Path,
-    build: Path,
-    iterations: int,
-    *,
-    valid_every: int = 0,
-    not_finite: Iterable[int] = (),
-    starts: Iterable[Mapping[str, Any]] = ({"iteration": 0, "outcome": "complete", "at": None},),
-) -> Path:
-    """What a training of so many iterations would have left."""
-    bundle = read_bundle(build)
-    keep_build(folder, build, bundle.files)
-    for start in starts:
-        facts = {key: value for key, value in start.items() if key not in ("outcome", "why", "at", "hours")}
-        record = RunRecord(folder, name="quickstart", manifest=bundle.digest)
-        record.started(**{"start": "random", "device": "cpu", "world_size": 1, "arguments": ["--lr", "1"], **facts})
-        if "outcome" in start:
-            at = start["at"] or iterations
-            record.ended(iteration=at, outcome=start["outcome"], why=start.get("why"))
-    content = json.loads((folder / "run.json").read_text())
-    for kept, start in zip(content["starts"], starts, strict=True):
-        moments = [f"2026-01-01T{hour:02}:00:00+00:00" for hour in start.get("hours", (0, 1))]
-        kept |= dict(zip(("started", "ended"), moments, strict=True)) if "ended" in kept else {"started": moments[0]}
-    (folder / "run.json").write_text(json.dumps(content))
-    gone = set(not_finite)
-    with (folder / "metrics.jsonl").open("w") as file:
-        for at in range(1, iterations + 1):
-            noise = (at * 7919 % 1009) / 1009 - 0.5
-            loss = None if at in gone else 0.9 + 6 * math.exp(-7 * at / iterations) + 0.2 * noise
-            line = {
-                "iteration": at,
-                "lm_loss": loss,
-                "learning_rate": 1e-5 * (1 + math.cos(math.pi * at / iterations)),
-                "grad_norm": loss and loss / 2,
-                "tokens_per_second": 310_000 * (1 + 0.1 * noise),
-                "memory_bytes": 40_000_000_000,
-                "supervised_tokens": 20_000,
-            }
-            file.write(json.dumps(line) + "\n")
-            if valid_every and at % valid_every == 0:
-                file.write(json.dumps({"iteration": at, "valid_loss": 1 + 6 * math.exp(-7 * at / iterations)}) + "\n")
-    return folder
 
 
 def test_runs_of_a_folder(run_line, build: Path, tmp_path: Path) -> None:
