@@ -46,13 +46,17 @@ class Reporter(Observer):
         self._progress = progress
         self._watch = Stopwatch()
         self._metrics: Metrics | None = None
+        self._answers: AnswerLog | None = None
+        self._kept_to = -1
         self._lap_from = 0
 
     def begun(self, iteration: int, rows: Any, flops: Flops) -> None:
         # A dataset of the user's own may not know.
         self._lengths_in = getattr(rows, "lengths_in", self._lengths_in)
         self._flops = flops
-        self._metrics = Metrics(self._run_path, resumed_at=iteration)
+        # A run that starts anew evaluates its first weights anew.
+        self._kept_to = iteration or -1
+        self._metrics = Metrics(self._run_path, resumed_at=self._kept_to)
         for tracker in self._trackers:
             tracker.begin()
         self._lap_from = iteration
@@ -114,6 +118,8 @@ class Reporter(Observer):
         self._progress.close()
         if self._metrics is not None:
             self._metrics.close()
+        if self._answers is not None:
+            self._answers.close()
         for tracker in self._trackers:
             tracker.close(outcome)
 

@@ -6,6 +6,11 @@ from typing import Literal
 
 FILE = "answers.jsonl"
 DEFINITIONS = "scores.json"  # how each score is defined
+# What the figures of an evaluation are called, with `valid_` before them in metrics.jsonl.
+METRICS = (
+    *("exact_match", "token_accuracy", "perplexity", "bleu", "chrf", "rouge1", "rouge2", "rougeL"),
+    *("answers", "unfinished", "loss"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,7 +45,7 @@ def run(path: Path) -> None:
         cpu.activate()
     own = {name: value for name in ("max_new_tokens", "answer_pattern") if (value := getattr(job, name)) is not None}
     rows = min(job.samples or data.rows("valid"), data.rows("valid"))
-    settings = replace(Settings.of(bundle.value) or Settings.usual(bundle.value), samples=rows, **own)
+    settings = replace(Settings.of(bundle.value) or Settings.usual(bundle.value, rows), samples=rows, **own)
     evaluation = Evaluation(bundle, settings, data, reports=reports)
     batch = int(bundle.value("train.micro_batch_size")) * copies(bundle.value)
     samples = math.ceil(rows / batch) * batch
