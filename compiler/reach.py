@@ -8,13 +8,14 @@ from typing import Any
 MODULES = {
     "config.json": "sftc.runtime.hf.config",
     "data": "sftc.runtime.data.commands",
+    "eval": "sftc.runtime.answers.commands",
     "export": "sftc.runtime.hf.commands",
     "lock": "sftc.runtime.lock.commands",
     "lora.targets": "sftc.runtime.lora.targets",
     "preflight": "sftc.runtime.preflight.commands",
     "runs": "sftc.runtime.runs.commands",
 }
-EXTRAS = {"data": "data", "export": "runtime"}
+EXTRAS = {"data": "data", "eval": "runtime", "export": "runtime"}
 
 
 class MissingExtra(Exception):

@@ -16,6 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """0: done; 1: a user's or the machine's fault, reported; 70: a crash, with a traceback; 130: Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m sftc.runtime")
     commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("eval", help="be one rank of `sftc eval`").add_argument("job", type=Path)
     for command, purpose in (
         ("prepare", "check the build dir and the start, turn the data into tokens"),
         ("preflight", "check this node and, with the others, all of them"),
@@ -26,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     split = words.index("--") if "--" in words else len(words)
     options = parser.parse_args(words[:split])
+    if options.command == "eval":
+        return evaluate(options.job)
     if options.command == "watch":
         if not words[split + 1 :]:
             parser.error("watch: no command behind `--`")
@@ -81,13 +84,30 @@ def _reported(work: Callable[[], int]) -> int:
 
 
 def train(build_dir: Path) -> int:
+    def work() -> None:
+        from .train import run
+
+        run(build_dir)
+
+    return _ranked(work)
+
+
+def evaluate(job: Path) -> int:
+    def work() -> None:
+        from .answers.rank import run
+
+        run(job)
+
+    return _ranked(work)
+
+
+def _ranked(work: Callable[[], None]) -> int:
+    """What one rank does; its mistakes and crashes are told to who started it."""
     process.die_with_parent()
     process.speak_past_torchrun()
     process.keep_stderr_clean()
-    from .train import run
-
     try:
-        run(build_dir)
+        work()
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # how Megatron ends is SystemExit, and torch's CheckpointException is no Exception

@@ -58,7 +58,7 @@ class TorchAttention(torch.nn.Module):
         self.scale = softmax_scale
         self.dropout = config.attention_dropout if attention_dropout is None else attention_dropout
         self.sequence_parallel = config.sequence_parallel
-        self.group = pg_collection.cp if config.context_parallel_size > 1 else None
+        self.cp_group = pg_collection.cp if config.context_parallel_size > 1 else None
 
     def forward(
         self,
@@ -81,12 +81,12 @@ class TorchAttention(torch.nn.Module):
         with self._random_numbers(dropout):
             if packed_seq_params is not None:
                 return self._packed(query, key, value, packed_seq_params, dropout).flatten(1)
-            if self.group is None:
+            if self.cp_group is None:
                 out = attend(query, key, value, dropout=dropout, scale=self.scale)
             else:
-                whole = in_order(GatherSequence.apply(torch.cat([key, value], dim=-1), self.group))
+                whole = in_order(GatherSequence.apply(torch.cat([key, value], dim=-1), self.cp_group))
                 key, value = torch.split(whole, [key.shape[-1], value.shape[-1]], dim=-1)
-                place = (self.group.rank(), self.group.size())
+                place = (self.cp_group.rank(), self.cp_group.size())
                 out = attend_share(query, key, value, *place, dropout=dropout, scale=self.scale)
         return out.flatten(2)
 
@@ -95,7 +95,7 @@ class TorchAttention(torch.nn.Module):
     ) -> torch.Tensor:
         """query [s, heads, d], key and value [s, groups, d] → [s, heads, d]; see `packed`."""
         borders = params.cu_seqlens_q
-        if self.group is None:
+        if self.cp_group is None:
             if can_fuse(query, dropout):
                 return fused_attention(query, key, value, params, self.scale)
             parts = [
@@ -103,8 +103,8 @@ class TorchAttention(torch.nn.Module):
                 for segment in split_segments((query, key, value), borders)
             ]
         else:
-            shares = GatherSequence.apply(torch.cat([key, value], dim=-1), self.group)
-            rank, size = self.group.rank(), self.group.size()
+            shares = GatherSequence.apply(torch.cat([key, value], dim=-1), self.cp_group)
+            rank, size = self.cp_group.rank(), self.cp_group.size()
             parts = []
             for held, *others in split_segments((query, *shares), borders, share=size):
                 whole = in_order(torch.stack(others))

@@ -1,10 +1,14 @@
 """What is made of the training's news: metrics.jsonl, the progress line, the run record."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .answers.answer import DEFINITIONS, Evaluated
+from .answers.log import AnswerLog
 from .answers.said import said
+from .atomic import replacing
 from .megatron import Flops, Observer, Step
 from .memory import memory_bytes
 from .metrics import Metrics
@@ -42,13 +46,17 @@ class Reporter(Observer):
         self._progress = progress
         self._watch = Stopwatch()
         self._metrics: Metrics | None = None
+        self._answers: AnswerLog | None = None
+        self._kept_to = -1
         self._lap_from = 0
 
     def begun(self, iteration: int, rows: Any, flops: Flops) -> None:
         # A dataset of the user's own may not know.
         self._lengths_in = getattr(rows, "lengths_in", self._lengths_in)
         self._flops = flops
-        self._metrics = Metrics(self._run_path, resumed_at=iteration)
+        # A run that starts anew evaluates its first weights anew.
+        self._kept_to = iteration or -1
+        self._metrics = Metrics(self._run_path, resumed_at=self._kept_to)
         for tracker in self._trackers:
             tracker.begin()
         self._lap_from = iteration
@@ -85,10 +93,16 @@ class Reporter(Observer):
         self._write(iteration=iteration, valid_loss=loss, **named)
         self._progress.say(f"iteration {iteration}: validation loss {loss:.4f}")
 
-    def answered(self, iteration: int, values: Mapping[str, float | None]) -> None:
-        self._write(iteration=iteration, **{f"valid_{name}": value for name, value in values.items()})
-        self._board(iteration, values)
-        for line in said(iteration, values):
+    def answered(self, iteration: int, answers: Evaluated) -> None:
+        """The answers first: trackers look for them when they get the scores."""
+        if self._answers is None:
+            self._answers = AnswerLog(self._run_path, resumed_at=self._kept_to)
+            with replacing(self._run_path / DEFINITIONS) as file:
+                file.write(json.dumps(dict(answers.definitions), indent=2, ensure_ascii=False) + "\n")
+        self._answers.write(iteration, answers.answers, answers.matches)
+        self._write(iteration=iteration, **{f"valid_{name}": value for name, value in answers.values.items()})
+        self._board(iteration, answers.values)
+        for line in [*said(iteration, answers.values), *answers.notes]:
             self._progress.say(line)
 
     def saved(self) -> None:
@@ -104,6 +118,8 @@ class Reporter(Observer):
         self._progress.close()
         if self._metrics is not None:
             self._metrics.close()
+        if self._answers is not None:
+            self._answers.close()
         for tracker in self._trackers:
             tracker.close(outcome)
 

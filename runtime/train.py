@@ -8,17 +8,22 @@ from pathlib import Path
 from types import ModuleType
 
 from . import megatron, metrics, process, trackers
+from .answers.settings import Settings
+from .answers.shown import few
 from .bundle import Bundle, read_bundle
 from .checkpoint.keep import prune
 from .checkpoint.start import Start, claim, decide, origin, other_data
 from .device import choose, require_memory
 from .errors import UserError
 from .launch import arguments_of, evaluation, length
-from .lora.settings import Settings
+from .lora.settings import Settings as Lora
 from .pointer import read_pointer
 from .progress import Progress
 from .record import RunRecord, keep_build
 from .reporter import Reporter
+
+# What is said at the end of what was learnt: the first value and the last one.
+LEARNT = {"valid_loss": "validation loss {:.4f}", "valid_exact_match": "exact match {:.3g}"}
 
 
 def run(build_dir: Path) -> None:
@@ -39,7 +44,7 @@ def run(build_dir: Path) -> None:
     progress = Progress(whole.iterations)
     say = progress.say if reports else _keep_quiet
     say(start.line)
-    if (lora := Settings.of(bundle.value)) is not None:
+    if (lora := Lora.of(bundle.value)) is not None:
         say(f"LoRA of rank {lora.rank}: the weights of `model.load` are frozen")
     if whole.line:
         say(whole.line)
@@ -93,16 +98,18 @@ def run(build_dir: Path) -> None:
         )
     begun = origin(bundle, start)
     step = import_step(bundle.path / "forward_step.py")
+    asking = _asking(bundle, run_path, reports)
     outcome, why, reached = "failed", None, None
     try:
         iteration = megatron.train(
             arguments,
             step,
-            _layers(bundle),
+            layers_of(bundle),
             observer,
-            _first_weights(bundle, begun),
-            adapt=None if lora is None else _adapting(lora, begun),
+            first_weights_of(bundle, begun),
+            adapt=adapting_of(bundle, begun),
             variable_lengths=bundle.value("data.padding") == "longest",
+            asking=asking,
         )
         outcome = "complete" if iteration >= whole.iterations else "stopped"
         reached = iteration
@@ -124,6 +131,8 @@ def run(build_dir: Path) -> None:
         process.leave(process.STOPPED, f"{iteration} of {whole.iterations}, {saved}")
         return
     say(f"done: iteration {iteration}{_learnt(run_path)}")
+    for text in few(run_path, iteration):
+        say(text)
     if reports:
         _export(bundle, run_path, iteration, say)
     say(_farewell(bundle))
@@ -140,13 +149,13 @@ def import_step(path: Path) -> ModuleType:
     return module
 
 
-def _layers(bundle: Bundle) -> megatron.LayerSpec | None:
+def layers_of(bundle: Bundle) -> megatron.LayerSpec | None:
     from .model import layer_spec
 
     return layer_spec if bundle.value("model.transformer_impl") == "local" else None
 
 
-def _first_weights(bundle: Bundle, start: Start) -> megatron.FirstWeights | None:
+def first_weights_of(bundle: Bundle, start: Start) -> megatron.FirstWeights | None:
     if start.weights is None:
         return None
     from .hf.check import open_model
@@ -155,10 +164,26 @@ def _first_weights(bundle: Bundle, start: Start) -> megatron.FirstWeights | None
     return loader(open_model(start.weights, bundle.value))
 
 
-def _adapting(lora: Settings, origin: Start) -> megatron.Adapt:
+def adapting_of(bundle: Bundle, origin: Start) -> megatron.Adapt | None:
+    """None without LoRA. `origin` is the start whose weights the model begins with."""
+    lora = Lora.of(bundle.value)
+    if lora is None:
+        return None
     from .lora.start import adapting
 
     return adapting(lora, origin.checkpoint)
+
+
+def _asking(bundle: Bundle, run_path: Path, reports: bool) -> megatron.Asking:
+    on_start = bool(bundle.value("eval.eval_on_start"))
+    settings = Settings.of(bundle.value)
+    if settings is None:
+        return megatron.Asking(on_start=on_start)
+    from .answers.evaluate import Evaluation
+    from .data.dataset import PreparedData
+
+    evaluation = Evaluation(bundle, settings, PreparedData.of_run(run_path), reports=reports)
+    return megatron.Asking(ask=evaluation, at_ends=settings.when == "end", on_start=on_start)
 
 
 def _export(bundle: Bundle, run_path: Path, iteration: int, say: Callable[[str], None]) -> None:
@@ -178,8 +203,13 @@ def _prune(save: Path, keep: int, say: Callable[[str], None]) -> None:
 
 
 def _learnt(run_path: Path) -> str:
-    losses = [line["valid_loss"] for line in metrics.read(run_path / metrics.FILE) if "valid_loss" in line]
-    return f", validation loss {losses[0]:.4f} -> {losses[-1]:.4f}" if len(losses) > 1 else ""
+    lines = metrics.read(run_path / metrics.FILE)
+    text = ""
+    for key, words in LEARNT.items():
+        values = [line[key] for line in lines if line.get(key) is not None]
+        if len(values) > 1:
+            text += f", {words.format(values[0])} -> {words.rpartition(' ')[2].format(values[-1])}"
+    return text
 
 
 def _farewell(bundle: Bundle) -> str:

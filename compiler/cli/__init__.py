@@ -33,6 +33,7 @@ COMMANDS = {
     "preflight": "preflight:preflight",
     "runs": "runs:runs",
     "report": "report:report_command",
+    "eval": "evaluate:evaluate",
     "export": "export:export",
     "schema": "schema:schema",
     "completion": "completion:completion",

@@ -1,9 +1,16 @@
-"""What the model answered to one conversation."""
+"""What the model answered, and how that is rated."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 FILE = "answers.jsonl"
+DEFINITIONS = "scores.json"  # how each score is defined
+# What the figures of an evaluation are called, with `valid_` before them in metrics.jsonl.
+METRICS = (
+    *("exact_match", "token_accuracy", "perplexity", "bleu", "chrf", "rouge1", "rouge2", "rougeL"),
+    *("answers", "unfinished", "loss"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,3 +28,18 @@ class Answer:
     answer: str
     finish_reason: Literal["stop", "length"]
     tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated:
+    """`loss` is the mean cross entropy of what is trained on in the rows; `values` are the scores by name, and
+    `definitions` how they are defined. `matches` says of each answer whether it is the reference's, None where that
+    cannot be said, and is None where nobody asked. `notes` are what to know about it all.
+    """
+
+    loss: float
+    answers: Sequence[Answer]
+    matches: Sequence[bool | None] | None
+    values: Mapping[str, float | None]
+    definitions: Mapping[str, str]
+    notes: Sequence[str]

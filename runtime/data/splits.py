@@ -37,7 +37,8 @@ class Splits:
         self.settings = settings
         self.sources = sources
         self.digests = digests
-        names = ["train", *(["valid"] if "valid" in sources or settings.valid_fraction else [])]
+        names = ["train"] if "train" in sources else []  # rows to evaluate on need no others
+        names += ["valid"] if "valid" in sources or settings.valid_fraction else []
         self.tallies: dict[str, list[Tally]] = {name: [] for name in names}
         self.shared = BadRows("")
         self._shared_kept = 0

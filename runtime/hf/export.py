@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 
-from ..bundle import Bundle, read_bundle
+from ..bundle import Bundle
+from ..checkpoint.of_run import checkpoint_of, read_run, save_path
 from ..checkpoint.start import hugging_face
-from ..checkpoint.tracker import find_checkpoint, is_complete
+from ..checkpoint.tracker import find_checkpoint
 from ..errors import UserError
 from ..lora.settings import Settings
 from ..megatron.saved import SavedModel
 from ..record import BUILD
-from ..record import FILE as RECORD
 from . import bridge
 from .adapters import Merging, SavedAdapters, write_peft
 from .card import card
@@ -26,7 +26,6 @@ from .check import open_model
 from .config import FILE, read_config
 from .cuts import shape_of
 from .describe import GENERATION, config_of, generation_of, kind_of
-from .files import read_json
 from .sizes import Sizes
 from .tables import FAMILIES, Row, rows_of
 from .tokenizer import copy_tokenizer, special_ids
@@ -57,8 +56,8 @@ def export(asked: Export, target: Path) -> str:
     """
     if strangers := foreign(target):
         raise UserError(f"`{target / strangers[0]}` was not written by sftc", help="export into another directory")
-    bundle, root = _read_run(asked.run_path)
-    folder, iteration = _checkpoint(_save_path(asked.run_path, bundle, root), asked.iteration)
+    bundle, root = read_run(asked.run_path)
+    folder, iteration = checkpoint_of(save_path(asked.run_path, bundle, root), asked.iteration)
     saved = SavedModel(folder)
     source = hugging_face(bundle.value("model.load"))
     source = None if source is None else root / source
@@ -124,38 +123,6 @@ def foreign(target: Path) -> list[str]:
     except (OSError, ValueError, KeyError, TypeError):
         ours = set()
     return sorted(path.name for path in target.iterdir() if path.name not in ours)
-
-
-def _read_run(run_path: Path) -> tuple[Bundle, Path]:
-    """The build that the run was trained by, as reviewed, and the directory in which it was started."""
-    path = run_path / RECORD
-    if not path.is_file():
-        raise UserError(f"`{run_path}` is no run: it has no `{RECORD}`", help="name the recipe's `logging.run_path`")
-    record = read_json(path)
-    if not (run_path / BUILD).is_dir():
-        raise UserError(f"`{run_path}` has no copy of its build (`{BUILD}/`)", help="launch it again, with this sftc")
-    bundle = read_bundle(run_path / BUILD)
-    if record.get("manifest") != bundle.digest:
-        raise UserError(f"`{run_path / BUILD}` is not the build that `{path}` names", help="launch the run again")
-    return bundle, Path(record["starts"][-1]["directory"])
-
-
-def _save_path(run_path: Path, bundle: Bundle, root: Path) -> Path:
-    """Beside the run where it was there from the start, so that a run directory can be moved."""
-    save, logged = Path(bundle.value("checkpoint.save")), Path(bundle.value("logging.run_path"))
-    return run_path / save.relative_to(logged) if save.is_relative_to(logged) else root / save
-
-
-def _checkpoint(save: Path, iteration: int | None) -> tuple[Path, int]:
-    newest = find_checkpoint(save)
-    if newest is None:
-        raise UserError(f"`{save}` holds no checkpoint", help="the run has to save one first")
-    wanted = newest.iteration if iteration is None else iteration
-    folder = save / f"iter_{wanted:07d}"
-    if not is_complete(folder):
-        there = ", ".join(str(int(path.name[5:])) for path in sorted(save.glob("iter_*")) if is_complete(path))
-        raise UserError(f"there is no checkpoint of iteration {wanted} in `{save}`", help=f"there are {there}")
-    return folder, wanted
 
 
 def _table(bundle: Bundle, source: Path | None) -> tuple[Row, ...]:

@@ -46,6 +46,7 @@ class Adapter(torch.nn.Module):
     def __init__(self, settings: Settings, place: Place, dtype: torch.dtype, device: torch.device) -> None:
         super().__init__()
         self.place = place
+        self.sequence_parallel = place.is_sequential  # switched off while whole sequences are worked on
         self.dropout, self.scale = settings.dropout, settings.scale
         outputs = place.outputs // (place.size if place.split == "column" else 1)
         first = _first(settings, place)
@@ -72,7 +73,7 @@ class Adapter(torch.nn.Module):
             a, b = (whole, b) if place.split == "column" else (a, whole)
             return functional.linear(self._narrowed(x, a), b)
         narrow = self._narrowed(x, a)
-        if place.is_sequential:
+        if self.sequence_parallel:
             # The whole matrix sees a part of the tokens: Megatron adds up its gradients (`sequence_parallel`).
             if place.split == "column":
                 narrow = mappings.gather_from_sequence_parallel_region(narrow, group=place.group)

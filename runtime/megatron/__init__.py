@@ -4,13 +4,14 @@ from .arguments import parse, read_argument_file, require_layers, require_target
 from .board import write_scores
 from .loading import load_weights
 from .model import Adapt, FirstWeights, LayerSpec
-from .news import Flops, Observer, Step
+from .news import Asking, Flops, Observer, Step
 from .parameters import Slot
 from .stopping import reason as stopped_by
 from .training import train
 
 __all__ = [
     "Adapt",
+    "Asking",
     "FirstWeights",
     "Flops",
     "LayerSpec",

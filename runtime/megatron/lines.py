@@ -64,6 +64,42 @@ def step_flops(args: Any, lengths: Sequence[int]) -> float:
     return float(count(own, len(lengths)))
 
 
+# What `evaluate_first` hands on from train() to the evaluation.
+START = (
+    "forward_step_func",
+    "model",
+    "valid_data_iterator",
+    "process_non_loss_data_func",
+    "config",
+    "non_loss_data_func",
+)
+
+
+def evaluate_first(training: Any, args: Any, call: Mapping[str, Any]) -> None:
+    """Evaluate as Megatron does it during the training, before its train() begins with the arguments `call`."""
+    model = call["model"]
+    # The forward of a distributed optimizer that gathers parameters while it goes is not for an evaluation.
+    is_gathering = training.should_disable_forward_pre_hook(args)
+    if is_gathering:
+        training.disable_forward_pre_hook(model, param_sync=False)
+    more = {name: call[name] for name in ("pg_collection", "p2p_communicator") if name in call}
+    training.evaluate_and_print_results(
+        "iteration 0 on validation set",
+        call["forward_step_func"],
+        call["valid_data_iterator"],
+        model,
+        0,
+        call["process_non_loss_data_func"],
+        call["config"],
+        verbose=False,
+        write_to_tensorboard=True,
+        non_loss_data_func=call["non_loss_data_func"],
+        **more,
+    )
+    if is_gathering:
+        training.enable_forward_pre_hook(model)
+
+
 def require_signature(pretrain: Any, call: Mapping[str, Any], line: str) -> None:
     """UserError unless `pretrain` takes the keywords of `call` and needs no others."""
     parameters = inspect.signature(pretrain).parameters

@@ -6,7 +6,7 @@ from functools import partial, wraps
 from types import ModuleType
 from typing import Any
 
-from .lines import step_flops
+from .lines import START, evaluate_first, step_flops
 from .saving import saving
 from .wrapping import wrap_function
 
@@ -42,10 +42,8 @@ class Observer:
     def evaluated(self, iteration: int, *, loss: float, others: Mapping[str, float]) -> None:
         """`loss` is the mean over all supervised tokens of the evaluation; `others` as in a `Step`."""
 
-    def answered(self, iteration: int, values: Mapping[str, float | None]) -> None:
-        """The scores of an evaluation's answers by name; `answers` is their number, `unfinished` how many of them were
-        cut. None is a score that there is nothing to take of. What the answers are stands in answers.jsonl by now.
-        """
+    def answered(self, iteration: int, answers: Any) -> None:
+        """What `Asking.ask` returned on this rank after the evaluation, if it is not None."""
 
     def saved(self) -> None:
         """A checkpoint is written, or being written where saving is asynchronous."""
@@ -60,12 +58,28 @@ class Observer:
         """Nothing more will come: the run is complete, was stopped, or failed."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asking:
+    """What is done besides at an evaluation: `ask` is called on every rank with its model chunks, in evaluation mode
+    and without gradients, at each evaluation or at those `at_ends` of the training. None asks nothing.
+
+    on_start: evaluate before the first iteration too.
+    """
+
+    ask: Callable[[Sequence[Any]], Any] | None = None
+    at_ends: bool = False
+    on_start: bool = False
+
+
 class News:
     """Listens to Megatron's own logging, evaluation and checkpointing and tells the observer."""
 
-    def __init__(self, args: Any, observer: Observer) -> None:
+    def __init__(self, args: Any, observer: Observer, asking: Asking) -> None:
         self._args = args
         self._observer = observer
+        self._asking = asking
+        self._evaluating, self._answers = 0, None
+        self._training: Any = None
         self._counts: list[Any] = []  # supervised tokens of this rank's micro-batches since the last iteration
         self._evaluated: set[int] = set()
         self._valid_losses: dict[str, Any] = {}
@@ -74,7 +88,8 @@ class News:
         self.has_trained = False
 
     def listen(self, training: ModuleType) -> None:
-        wrap_function(training, "train", (), self._train)
+        self._training = training
+        wrap_function(training, "train", START, self._train)
         wrap_function(training, "training_log", ("iteration", "loss_dict", "learning_rate", "grad_norm"), self._log)
         wrap_function(training, "evaluate", (), self._evaluate)
         wrap_function(training, "evaluate_and_print_results", ("iteration",), self._evaluate_and_print)
@@ -94,12 +109,20 @@ class News:
         announced.is_distributed = getattr(provider, "is_distributed", False)  # type: ignore[attr-defined]
         return announced
 
-    def _train(self, _: Mapping[str, Any], run: Callable[[], Any]) -> Any:
+    def _train(self, call: Mapping[str, Any], run: Callable[[], Any]) -> Any:
         # The processes that read data are forked by now. An observer may start threads, and a fork beside a thread
         # that is importing a module leaves a child that can hang at its own imports.
         self.iteration = int(self._args.iteration)
         self._observer.begun(self.iteration, self._rows, partial(step_flops, self._args))
+        if self._asking.on_start and self.iteration == 0 and self._args.do_valid:
+            evaluate_first(self._training, self._args, call)
         return run()
+
+    def ask(self, chunks: Sequence[Any]) -> None:
+        """Called by Megatron within an evaluation, as its `non_loss_data_func`."""
+        asking, ends = self._asking, (0, self._args.train_iters)
+        if asking.ask is not None and (not asking.at_ends or self._evaluating in ends):
+            self._answers = asking.ask(chunks)
 
     def counting(self, forward_step: Callable[..., Any]) -> Callable[..., Any]:
         """The forward step, with its loss function watched: the second of its three results is the token count."""
@@ -145,10 +168,13 @@ class News:
         if iteration in self._evaluated:  # pretrain() evaluates the last iteration once more after the loop
             return None
         self._evaluated.add(iteration)
+        self._evaluating, self._answers = iteration, None
         result = self._aside(call, run)
         if LOSS in self._valid_losses:
             losses = self._valid_losses
             self._observer.evaluated(iteration, loss=float(losses[LOSS]), others=_others(losses))
+        if self._answers is not None:
+            self._observer.answered(iteration, self._answers)
         return result
 
     def _save(self, call: Mapping[str, Any], run: Callable[[], Any]) -> Any:

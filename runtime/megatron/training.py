@@ -19,7 +19,7 @@ from .mends import (
     skip_compilation,
 )
 from .model import Adapt, FirstWeights, LayerSpec, Model
-from .news import News, Observer
+from .news import Asking, News, Observer
 from .stopping import OPTIONS, listen
 
 
@@ -32,6 +32,7 @@ def train(
     *,
     adapt: Adapt | None = None,
     variable_lengths: bool = False,
+    asking: Asking | None = None,
 ) -> int:
     """Run Megatron's pretrain() to its end and return the last iteration.
 
@@ -39,7 +40,7 @@ def train(
     layers are made of, None for Megatron's own choice; first_weights: what fills the parameters of this rank once they
     are built, None for Megatron's random weights; adapt: what then makes the model chunks of this rank train something
     else than all their weights; variable_lengths: micro-batches differ in length, which pipeline stages then tell each
-    other.
+    other; asking: what an evaluation does besides.
     """
     started = epoch_seconds()
     training = importlib.import_module("megatron.training.training")
@@ -58,7 +59,7 @@ def train(
     args = parse([*arguments, *OPTIONS])
     model = Model(layer_spec=layer_spec, first_weights=first_weights, adapt=adapt, variable_lengths=variable_lengths)
     line = release_line()
-    news = News(args, observer)
+    news = News(args, observer, asking or Asking())
     news.listen(training)
     watch_loading(training, args)
     training.set_startup_timestamps(program_start=started, main_entry=started)
@@ -67,6 +68,7 @@ def train(
         "train_valid_test_dataset_provider": news.announcing(step.train_valid_test_datasets_provider),
         "model_type": ModelType.encoder_or_decoder,
         "forward_step_func": news.counting(step.forward_step),
+        "non_loss_data_func": news.ask,
     }
     require_signature(training.pretrain, call, line)
     try:

@@ -7,7 +7,6 @@ from typing import Any
 from ..metrics import ANSWERED
 from .plots import Curve, Point
 
-FILE = "scores.json"  # how each is defined
 PREFIX, COUNTS = "valid_", (ANSWERED, "valid_unfinished")
 NUMBERS = {int, float, type(None)}
 

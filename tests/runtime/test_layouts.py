@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_jobs import DENSE, ROOT, Changes, Given, compile_job, learnt, recipe, run_jobs
+from small_jobs import DENSE, ROOT, Changes, Given, compile_job, learnt, lines_of, recipe, run_jobs
 
+from sftc.runtime.answers.answer import FILE
+from sftc.runtime.answers.log import read
 from sftc.runtime.data.prepare import prepare
 from sftc.runtime.data.settings import Columns, DataSettings
 
@@ -22,6 +24,15 @@ PAGE = ROOT / "docs/equivalence.md"
 STEPS = 5
 ROWS = 16
 LIMIT = 1e-4
+# Drawn and not greedy, for a model that has hardly learnt: each token depends on every logit before it.
+ASKED = 6
+GENERATE = {
+    "samples": ASKED,
+    "max_new_tokens": 10,
+    "batch_size": 2,
+    "temperature": 1.0,
+    "metrics": ["token_accuracy", "perplexity"],
+}
 
 MOE = {**DENSE, "num_experts": 4, "moe_router_topk": 2, "moe_ffn_hidden_size": 96, "moe_aux_loss_coeff": 0.0}
 TP, PP, CP = "tensor_model_parallel_size", "pipeline_model_parallel_size", "context_parallel_size"
@@ -104,11 +115,13 @@ def packs(folder: Path, given: Given, multiple: int) -> int:
 
 
 @pytest.fixture(scope="module")
-def computed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[tuple[float, float]]]:
-    """Loss and gradient norm of every iteration, by job."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where every job has run."""
     folder, given = tmp_path_factory.mktemp("layouts"), Given.find()
     few = replace(given, rows=folder / "few.jsonl")
-    few.rows.write_text("".join(given.rows.read_text().splitlines(keepends=True)[:ROWS]))
+    lines = given.rows.read_text().splitlines(keepends=True)
+    few.rows.write_text("".join(lines[:ROWS]))
+    (folder / "asked.jsonl").write_text("".join(lines[-4 * ASKED :]))
     jobs = []
     for kind, model in (("dense", {}), ("experts", MOE)):
         random: Changes = {"model": {**model, "init": "random"}, "train": {"train_iters": 1}}
@@ -120,11 +133,30 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[tuple[f
         if reference == "16 rows":
             content["train"] |= {"seq_length": 512, "global_batch_size": ROWS}
             content["train"] |= changes.get("train", {})
+        content["data"] |= {"valid_data_path": str(folder / "asked.jsonl"), "on_shared_rows": "keep"}
+        content["eval"] = {"eval_interval": STEPS, "eval_iters": 1, "generate": GENERATE}
         if content["data"].get("packing"):
             content["train"]["global_batch_size"] = packs(folder, few, 2 * ranks if ranks > 1 else 1)
         jobs.append(compile_job(folder / name, content))
     run_jobs(folder, jobs)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def computed(folder: Path) -> dict[str, list[tuple[float, float]]]:
+    """Loss and gradient norm of every iteration, by job."""
     return {name: learnt(folder / name) for name in JOBS}
+
+
+@pytest.fixture(scope="module")
+def answered(folder: Path) -> dict[str, list[Any]]:
+    """The answers after the last iteration, and how the references were rated, by job."""
+    found = {}
+    for name in JOBS:
+        texts = [line.answer.answer for line in read(folder / name / "runs/small" / FILE)]
+        rated = lines_of(folder / name, "valid_token_accuracy")[-1]
+        found[name] = [texts, (rated["valid_token_accuracy"], rated["valid_perplexity"])]
+    return found
 
 
 @pytest.mark.parametrize("name", COMPARED)
@@ -133,6 +165,22 @@ def test_a_layout_computes_what_one_process_computes(name: str, computed: dict[s
     assert len(computed[name]) == len(reference) == STEPS
     for step, (found, wanted) in enumerate(zip(computed[name], reference, strict=True), start=1):
         assert found == pytest.approx(wanted, rel=LIMIT), f"iteration {step}"
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_a_layout_answers_as_one_process_does(name: str, answered: dict[str, list[Any]]) -> None:
+    """After five iterations that agree within LIMIT, from the cache of keys and values, each rank in its place."""
+    texts, rated = answered[name]
+    wanted, reference = answered[JOBS[name][2]]
+    assert len(texts) == len(wanted) == ASKED
+    assert texts == wanted
+    assert rated == pytest.approx(reference, rel=LIMIT)
+
+
+def test_the_answers_differ(answered: dict[str, list[Any]]) -> None:
+    """Or all layouts would agree on nothing."""
+    for name in {reference for _, _, reference in JOBS.values()}:
+        assert len(set(answered[name][0])) == ASKED
 
 
 def test_the_weights_learn(computed: dict[str, list[tuple[float, float]]]) -> None:

@@ -1,0 +1,140 @@
+"""What `sftc eval` asks for. Loaded by name, by the command line; torch is the ranks' alone."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from .. import process
+from ..bundle import Bundle
+from ..checkpoint.of_run import checkpoint_of, read_run, save_path
+from ..data.commands import told
+from ..data.prepare import POINTER, prepare
+from ..data.settings import DataSettings
+from ..data.store import read_summary
+from ..errors import UserError
+from ..progress import Counter, say
+from .answer import FILE
+from .job import RESULT, Job, world_size
+
+FORM = {"unfinished": ",.0f"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the command line says; None is as the run has it. `data` is a file or directory of rows in the place of the
+    run's validation rows.
+    """
+
+    run_path: Path
+    iteration: int | None = None
+    data: Path | None = None
+    samples: int | None = None
+    max_new_tokens: int | None = None
+    answer_pattern: str | None = None
+    output: Path | None = None
+
+
+@told
+def evaluate(asked: Asked) -> dict[str, Any]:
+    """Evaluate, write the answers and the result, and return the result, `folder` with it."""
+    bundle, root = read_run(asked.run_path)
+    save = save_path(asked.run_path, bundle, root)
+    iteration = 0 if asked.iteration == 0 else checkpoint_of(save, asked.iteration)[1]
+    store, name = _store(asked, bundle, root)
+    stem = f"iteration-{iteration}" + (f"-{asked.data.stem}" if asked.data is not None else "")
+    output = (asked.output or asked.run_path / "eval" / stem).absolute()
+    output.mkdir(parents=True, exist_ok=True)
+    (output / RESULT).unlink(missing_ok=True)  # what is there at the end is of this evaluation
+    job = Job(
+        run_path=str(asked.run_path.absolute()),
+        save=str(save.absolute()),
+        iteration=iteration,
+        store=str(store),
+        data=name,
+        output=str(output),
+        samples=asked.samples,
+        max_new_tokens=asked.max_new_tokens,
+        answer_pattern=asked.answer_pattern,
+    )
+    with TemporaryDirectory(prefix="sftc-") as folder:
+        path = Path(folder, "job.json")
+        job.write(path)
+        _run_ranks(path, world_size(bundle.value), output)
+    result: dict[str, Any] = json.loads((output / RESULT).read_text(encoding="utf-8"))
+    return {**result, "folder": str(output)}
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """For people."""
+    values: Mapping[str, float | None] = result["values"]
+    names = {name: name.replace("_", " ") for name in values if name != "answers"}
+    width = max(map(len, names.values()))
+    head = f"iteration {result['iteration']}, {values['answers']:,.0f} conversations of {result['data']}\n"
+    lines = [f"  {text.ljust(width)}  {_shown(name, values[name])}\n" for name, text in names.items()]
+    return head + "".join(lines) + f"answers  {Path(result['folder']) / FILE}\n"
+
+
+def _shown(name: str, value: float | None) -> str:
+    return "-" if value is None else format(value, FORM.get(name, ".4f"))
+
+
+def _store(asked: Asked, bundle: Bundle, root: Path) -> tuple[Path, str]:
+    """Where the prepared rows lie, and what they are called. Rows of a file are prepared as those of the run were."""
+    if asked.data is None:
+        try:
+            store = root / json.loads((asked.run_path / POINTER).read_text(encoding="utf-8"))["store"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(
+                f"`{asked.run_path}` does not say where its data lies", help="name rows with --data"
+            ) from None
+        summary = read_summary(store)
+        if summary is None:
+            raise UserError(f"the prepared data in `{store}` is gone", help="name rows with --data, or launch again")
+        if "valid" not in summary["splits"]:
+            raise UserError(f"`{asked.run_path}` has no validation rows", help="name rows with --data")
+        return store.absolute(), "the validation data"
+    rows = str(asked.data.absolute())
+    counter = Counter("preparing data")
+    before = Path.cwd()
+    os.chdir(root)  # where the paths of the plan begin
+    try:
+        settings = replace(
+            DataSettings.from_plan(
+                bundle.value, bundle.path.absolute() if bundle.path.is_absolute() else before / bundle.path
+            ),
+            train_data_path=None,
+            sources=(),
+            valid_data_path=rows,
+            valid_fraction=None,
+            packing_multiple=None,
+        )
+        prepared = prepare(settings, counter, say)
+    finally:
+        counter.close()
+        os.chdir(before)
+    for notice in prepared.notices:
+        say(notice)
+    return (root / prepared.store).absolute(), f"`{asked.data}`"
+
+
+def _run_ranks(job: Path, ranks: int, output: Path) -> None:
+    """UserError if they fail; they have said why."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    command += ["--redirects=1", f"--log-dir={output / 'logs'}", "-m", "sftc.runtime", "eval", str(job)]
+    watched = {process.WATCH: str(job.parent), process.WATCH_PID: str(os.getpid())}
+    environment = {"OMP_NUM_THREADS": "1", "CUDA_DEVICE_MAX_CONNECTIONS": "1", **os.environ, "PYTHONSAFEPATH": "1"}
+    report = job.with_name("torchrun")
+    with report.open("w", encoding="utf-8") as file:
+        done = subprocess.run(
+            command, stderr=file, env={**environment, **watched}, preexec_fn=process.die_with_parent, check=False
+        )
+    if done.returncode:
+        if not (job.parent / process.FAILED).exists():
+            sys.stderr.write(report.read_text(encoding="utf-8", errors="replace"))
+        raise UserError(f"the evaluation failed, see `{output / 'logs'}`")

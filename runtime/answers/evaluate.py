@@ -1,0 +1,132 @@
+"""An evaluation by answers: asked, compared with the references, and told."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..bundle import Bundle
+from ..data.dataset import PreparedData
+from ..data.facts import TemplateFacts
+from ..data.settings import DataSettings
+from ..data.template import ChatTemplate, find_template
+from ..data.tokens import TextTokenizer
+from ..errors import UserError
+from ..hooks import hook
+from .answer import Answer, Evaluated
+from .generated import Generated, Limits
+from .questions import Question, Questions, find_questions
+from .scores import require_libraries, require_references, score
+from .settings import Settings
+from .wording import Wording
+
+
+class Evaluation:
+    """Asks the same questions each time it is called with the model chunks of this rank; all ranks at once."""
+
+    def __init__(
+        self, bundle: Bundle, settings: Settings, data: PreparedData, *, reports: bool, every_row: bool = False
+    ) -> None:
+        """reports: whether this rank is the one that tells; every_row: all rows of the data are asked, and not only
+        `eval.generate.samples`. UserError if nothing can be asked, or if nothing could be compared.
+        """
+        value = bundle.value
+        self._settings, self._reports = settings, reports
+        self._tokenizer = tokenizer = TextTokenizer.load(Path(value("tokenizer.path")), value("model.vocab_size"))
+        self._wording = Wording(_facts(bundle, tokenizer) if reports else None)
+        self._limits = Limits(
+            new=settings.max_new_tokens,
+            positions=int(value("model.max_position_embeddings")),
+            rows=settings.batch_size,
+            vocab=tokenizer.size,
+            seed=settings.seed,
+        )
+        self._capacity = int(value("train.micro_batch_size")) * data.seq_length
+        self.questions: Questions = find_questions(
+            data,
+            _stops(data, tokenizer),
+            _ids(tokenizer, tokenizer.special_texts),
+            samples=None if every_row else settings.samples,
+            positions=self._limits.positions,
+        )
+        require_libraries(settings.metrics)
+        if "exact_match" in settings.metrics and settings.answer_pattern is not None:
+            references = [self._text(one.tokens[one.start : one.end].tolist()) for one in self.questions.asked]
+            require_references(references, settings.answer_pattern)
+        self._hook = _metrics_hook(bundle)
+
+    def __call__(self, chunks: Sequence[Any]) -> Evaluated | None:
+        """None on ranks that tell nothing."""
+        from ..megatron.inference import Asked, whole_sequences
+        from .generate import generate
+        from .measure import measure
+
+        questions = self.questions
+        with whole_sequences(chunks):
+            asked = Asked(chunks)
+            generated = generate(asked, questions, self._settings, self._limits)
+            measured = measure(asked, questions.asked, capacity=self._capacity)
+        if measured is None or not self._reports:
+            return None
+        answers = [self._answer(question, one) for question, one in zip(questions.asked, generated, strict=True)]
+        scores = score(answers, self._settings.metrics, self._settings.answer_pattern)
+        rated = {"token_accuracy": measured.accuracy, "perplexity": measured.perplexity}
+        values = {
+            **scores.values,
+            **{name: value for name, value in rated.items() if name in self._settings.metrics},
+            **(self._hook([asdict(answer) for answer in answers]) if self._hook is not None else {}),
+            "answers": len(answers),
+            "unfinished": sum(answer.finish_reason == "length" for answer in answers),
+        }
+        return Evaluated(
+            loss=measured.loss,
+            answers=answers,
+            matches=scores.matches if "exact_match" in self._settings.metrics else None,
+            values=values,
+            definitions=scores.definitions,
+            notes=[*questions.notes, *scores.notes],
+        )
+
+    def _answer(self, question: Question, generated: Generated) -> Answer:
+        prompt = self._tokenizer.decode(question.prompt)
+        return Answer(
+            row=question.row,
+            question=self._wording.question(prompt),
+            prompt=prompt,
+            reference=self._text(question.tokens[question.start : question.end].tolist()),
+            answer=self._text(list(generated.tokens)),
+            finish_reason=generated.finish_reason,
+            tokens=len(generated.tokens),
+        )
+
+    def _text(self, ids: list[int]) -> str:
+        """Without the token that ends it."""
+        return self._tokenizer.decode(ids[:-1] if ids and ids[-1] in self.questions.stops else ids)
+
+
+def _ids(tokenizer: TextTokenizer, texts: Iterable[str]) -> frozenset[int]:
+    found = (tokenizer.backend.token_to_id(text) for text in texts)
+    return frozenset(number for number in found if number is not None)
+
+
+def _stops(data: PreparedData, tokenizer: TextTokenizer) -> frozenset[int]:
+    """What ends a turn of the chat template, and what ends a text."""
+    ends = _ids(tokenizer, data.summary.get("end_of_turn", ()))
+    return ends if tokenizer.eos_id is None else ends | {tokenizer.eos_id}
+
+
+def _facts(bundle: Bundle, tokenizer: TextTokenizer) -> TemplateFacts | None:
+    settings = DataSettings.from_plan(bundle.value, bundle.path)
+    try:
+        text = find_template(settings.tokenizer_path, tokenizer.config, settings.chat_template_path)
+    except UserError:  # rows that came as tokens need none
+        return None
+    return TemplateFacts(ChatTemplate(text, tokenizer.special_tokens), tokenizer.special)
+
+
+def _metrics_hook(bundle: Bundle) -> Callable[[list[dict[str, Any]]], Mapping[str, float]] | None:
+    for one in bundle.plan["hooks"]:
+        if one["name"] == "answer_metrics":
+            beside = str(bundle.path / "forward_step.py")
+            return hook(one["name"], one["target"], ", ".join(one["takes"]), beside)
+    return None
