@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -43,6 +44,7 @@ class Asked:
 @told
 def evaluate(asked: Asked) -> dict[str, Any]:
     """Evaluate, write the answers and the result, and return the result, `folder` with it."""
+    _require_pattern(asked.answer_pattern)
     bundle, root = read_run(asked.run_path)
     save = save_path(asked.run_path, bundle, root)
     iteration = 0 if asked.iteration == 0 else checkpoint_of(save, asked.iteration)[1]
@@ -68,6 +70,13 @@ def evaluate(asked: Asked) -> dict[str, Any]:
         _run_ranks(path, world_size(bundle.value), output)
     result: dict[str, Any] = json.loads((output / RESULT).read_text(encoding="utf-8"))
     return {**result, "folder": str(output)}
+
+
+def _require_pattern(pattern: str | None) -> None:
+    try:
+        re.compile(pattern or "")
+    except re.error as error:
+        raise UserError(f"`{pattern}` is no regular expression: {error}") from None
 
 
 def table(result: Mapping[str, Any]) -> str:

@@ -65,7 +65,7 @@ def _sums(asked: Asked, questions: Sequence[Question], rows: int, length: int) -
         return sums
     counts = counts.to(asked.device)
     wanted, said = labels.to(asked.device)[counts], logits[counts]
-    for own, right in zip(said.split(AT_ONCE), wanted.split(AT_ONCE), strict=True):
+    for own, right in zip(torch.split(said, AT_ONCE), torch.split(wanted, AT_ONCE), strict=True):
         losses = torch.nn.functional.cross_entropy(own.float(), right, reduction="none")
         hits = own.argmax(dim=-1) == right
         sums += torch.stack([losses.double().sum(), hits.double().sum(), losses.new_tensor(len(own)).double()])

@@ -78,7 +78,8 @@ class News:
         self._args = args
         self._observer = observer
         self._asking = asking
-        self._evaluating, self._answers = 0, None
+        self._evaluating = 0  # the iteration that is evaluated
+        self._answers: Any = None
         self._training: Any = None
         self._counts: list[Any] = []  # supervised tokens of this rank's micro-batches since the last iteration
         self._evaluated: set[int] = set()
@@ -168,7 +169,8 @@ class News:
         if iteration in self._evaluated:  # pretrain() evaluates the last iteration once more after the loop
             return None
         self._evaluated.add(iteration)
-        self._evaluating, self._answers = iteration, None
+        self._evaluating = iteration
+        self._answers = None
         result = self._aside(call, run)
         if LOSS in self._valid_losses:
             losses = self._valid_losses

@@ -7,13 +7,13 @@ from math import isnan
 from statistics import median
 from typing import Any
 
+from ..answers.answer import DEFINITIONS
 from ..metrics import FILE, KEYS, read
 from ..progress import duration
 from ..record import epoch_seconds
 from .answers import answers
 from .plots import Curve, Point, across_scale, plot, short
 from .run import Run, json_object
-from .scores import FILE as SCORES
 from .scores import NUMBERS, Draw, score_plots, score_points
 from .starts import starts_of
 
@@ -41,7 +41,7 @@ def page(run: Run) -> dict[str, Any]:
         answered = answers(run.path)
     except OSError as error:
         answered, problems = {}, [*problems, str(error)]
-    definitions = json_object(run.path / SCORES, problems)
+    definitions = json_object(run.path / DEFINITIONS, problems)
     last = run.starts[-1] if run.starts else {}
     done, total = run.iteration or 0, run.iterations
     share = min(done / total, 1.0) if total else 0.0
