@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sftc.runtime.answers.answer import FILE, Answer
+from sftc.runtime.answers.answer import DEFINITIONS, FILE, Answer, Evaluated
 from sftc.runtime.answers.log import AnswerLog, read
 from sftc.runtime.megatron import Observer
 from sftc.runtime.metrics import FILE as METRICS
@@ -99,6 +99,12 @@ def test_foreign_lines_are_passed_over(tmp_path: Path, line: bytes) -> None:
     assert places(tmp_path) == [(at, row) for at in (10, 20) for row in (0, 3, 6)]
 
 
+def evaluated(values: dict[str, float | None], notes: Sequence[str] = ()) -> Evaluated:
+    return Evaluated(
+        loss=1.5, answers=[answer(3)], matches=[None], values=values, definitions={"bleu": "é"}, notes=notes
+    )
+
+
 def test_the_scores_are_a_line_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     boarded: list[Any] = []
     reporter = Reporter(
@@ -110,18 +116,21 @@ def test_the_scores_are_a_line_of_their_own(tmp_path: Path, capsys: pytest.Captu
     )
     reporter.begun(0, None, lambda _: 1.0)
     reporter.evaluated(25, loss=1.5, others={"gap": 2.0})
-    reporter.answered(25, SCORES)
-    reporter.answered(50, {"exact_match": None, "answers": 1, "unfinished": 0})
+    reporter.answered(25, evaluated(SCORES, notes=["what to know"]))
+    reporter.answered(50, evaluated({"exact_match": None, "answers": 1, "unfinished": 0}))
     reporter.ended("complete")
     loss, scores, late = read_metrics(tmp_path / METRICS)
     assert loss == {"iteration": 25, "valid_loss": 1.5, "valid_gap": 2.0}
     assert scores == {"iteration": 25, **{f"valid_{name}": value for name, value in SCORES.items()}}
     assert late == {"iteration": 50, "valid_exact_match": None, "valid_answers": 1, "valid_unfinished": 0}
     assert boarded[0] == (25, SCORES)
+    assert places(tmp_path) == [(25, 3), (50, 3)]
+    assert json.loads((tmp_path / DEFINITIONS).read_text()) == {"bleu": "é"}
     assert capsys.readouterr().err.splitlines()[1:] == [
         "iteration 25: validation loss 1.5000",
         "iteration 25: exact match 0.422 of 64 answers, token accuracy 0.903, BLEU 33.1",
         "iteration 25: 2 answers reached the limit, `eval.generate.max_new_tokens`",
+        "what to know",
         "iteration 50: 1 answer",
     ]
     assert newest(tmp_path / METRICS, "valid_loss")["valid_loss"] == loss
@@ -129,7 +138,7 @@ def test_the_scores_are_a_line_of_their_own(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_ranks_that_report_nothing_do_not_listen() -> None:
-    Observer().answered(25, SCORES)
+    Observer().answered(25, evaluated(SCORES))
 
 
 BOARD = """
