@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +15,8 @@ from ranks import LIMIT, Ended, torchrun, train
 from wandb_files import files, histories, records
 
 from sftc.runtime import trackers
+from sftc.runtime.answers.answer import Answer
+from sftc.runtime.answers.log import AnswerLog
 from sftc.runtime.bundle import read_bundle
 from sftc.runtime.errors import UserError
 from sftc.runtime.metrics import Metrics, read
@@ -31,6 +35,16 @@ VALUES = {
     "logging.mlflow.run_name": "by another name",
     "logging.mlflow.tags": {"team": "us"},
 }
+
+# A start of its own: W&B leaves variables behind by which a later process would find this one's service.
+FOLLOW = """
+from pathlib import Path
+from sftc.runtime import trackers
+from sftc.runtime.bundle import read_bundle
+for follower in trackers.following(read_bundle(Path("build")), Path("run"), print):
+    follower.begin()
+    follower.close("complete")
+"""
 
 NAMES = (("train/lm_loss", "lm_loss"), ("valid/loss", "valid_loss"))  # there, and in metrics.jsonl
 
@@ -124,6 +138,79 @@ def test_what_is_not_finite_is_left_out(tmp_path: Path) -> None:
     follower.begin()
     follower.close("complete")
     assert tracker.given == [(1, {"train/grad_norm": 2.0})]
+
+
+def evaluate(folder: Path, *iterations: int) -> None:
+    """Evaluations with two answers each, as they stand in the run directory."""
+    log, metrics = AnswerLog(folder, resumed_at=10**9), Metrics(folder, resumed_at=10**9)
+    for iteration in iterations:
+        answers = [
+            Answer(row=row, question="?", prompt="", reference="é", answer="<b>", finish_reason="stop", tokens=row)
+            for row in (1, 2)
+        ]
+        log.write(iteration, answers, [True, None])
+        metrics.write(iteration=iteration, valid_loss=2.0)
+        metrics.write(iteration=iteration, valid_exact_match=0.5, valid_perplexity=None, valid_answers=2)
+    log.close()
+    metrics.close()
+
+
+def test_scores_of_answers_are_sent_once_beside_the_loss(tmp_path: Path) -> None:
+    evaluate(tmp_path, 0, 25)
+    given = []
+    for _ in range(2):
+        tracker = Fake()
+        follower = Follower(tracker, tmp_path, manifest="m", say=print)
+        follower.begin()
+        follower.close("stopped")
+        given += tracker.given
+        evaluate(tmp_path, 50)
+    scores = {"valid/exact_match": 0.5, "valid/answers": 2}
+    assert given == [(at, line) for at in (0, 25, 50) for line in ({"valid/loss": 2.0}, scores)]
+
+
+def test_a_state_from_before_there_were_answers(tmp_path: Path) -> None:
+    evaluate(tmp_path, 25, 50)
+    state = {"manifest": "m", "id": "one", "train": 50, "valid": 25, "lines": 3}
+    (tmp_path / "fake.json").write_text(json.dumps(state))
+    tracker = Fake()
+    follower = Follower(tracker, tmp_path, manifest="m", say=print)
+    follower.begin()
+    follower.close("complete")
+    assert tracker.opened_with == "one"
+    assert [(at, "valid/loss" in line) for at, line in tracker.given] == [(25, False), (50, True), (50, False)]
+
+
+@pytest.mark.slow
+def test_answers_are_a_table_in_wandb_and_a_file_in_mlflow(tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    pytest.importorskip("mlflow")
+    from mlflow import MlflowClient
+
+    write_build(tmp_path / "build", values=VALUES)
+    run_path = tmp_path / "run"
+    for iterations in ((0, 25), (50,)):
+        evaluate(run_path, *iterations)
+        command = [sys.executable, "-c", FOLLOW]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT)
+        assert (done.returncode, "WARNING" in done.stdout) == (0, False), done
+    rows = [row for start in histories(run_path) for row in start]
+    assert [(row["iteration"], row.get("valid/loss"), row.get("valid/exact_match")) for row in rows] == [
+        *((at, *values) for at in (0, 25, 50) for values in ((2.0, None), (None, 0.5)))
+    ]
+    tables = [
+        json.loads(path.read_text()) for path in run_path.glob("wandb/offline-run-*/files/media/table/answers_*.json")
+    ]
+    assert len(tables) == 3
+    assert tables[0]["columns"] == ["row", "question", "reference", "answer", "exact_match", "finish_reason", "tokens"]
+    assert tables[0]["data"] == [[1, "?", "é", "<b>", True, "stop", 1], [2, "?", "é", "<b>", None, "stop", 2]]
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    (run,) = client.search_runs([client.get_experiment_by_name("tests").experiment_id])
+    history = client.get_metric_history(run.info.run_id, "valid/exact_match")
+    assert [(metric.step, metric.value) for metric in history] == [(0, 0.5), (25, 0.5), (50, 0.5)]
+    assert run.info.status == "FINISHED"
+    (kept,) = tmp_path.glob("mlruns/*/*/artifacts/answers.jsonl")
+    assert kept.read_bytes() == (run_path / "answers.jsonl").read_bytes()
 
 
 @pytest.mark.parametrize("library", ["wandb", "mlflow"])
