@@ -18,8 +18,13 @@ from .suggest import closest
 from .wording import plural
 
 PREFIX = "hook_"  # of the copies in the build dir: no file of a user's can take an artifact's name
-
+OF_ANSWERS = "answer_metrics"
 type Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def step_hooks() -> list[str]:
+    """The hooks that forward_step.py calls: all but the one that is called with answers, which the runtime finds."""
+    return [name for name, hook in recipe_schema()["properties"]["hooks"]["properties"].items() if name != OF_ANSWERS]
 
 
 def find_hooks(document: RecipeDocument) -> tuple[tuple[Hook, ...], list[Diagnostic]]:

@@ -61,7 +61,7 @@ class FromConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Default:
-    """The recipe is silent; the schema's default holds."""
+    """The recipe is silent; the schema's default holds, or null in a section that is not there."""
 
     def to_json(self) -> dict[str, Any]:
         return {"from": "default"}

@@ -19,6 +19,7 @@ from . import __version__, launcher, slurm
 from .container import container
 from .estimate.sizes import sizes_of
 from .estimate.work import disk_of
+from .hooks import step_hooks
 from .plan import Argument, Plan
 from .quoting import (
     ArgumentLine,
@@ -37,7 +38,6 @@ from .quoting import (
     words,
     yaml,
 )
-from .schemas import recipe_schema
 
 SCRIPT, TEXT = 0o755, 0o644
 LOCK, CHAT_TEMPLATE = "recipe.lock", "chat_template.jinja"  # copies of inputs
@@ -150,8 +150,8 @@ def _facts(plan: Plan) -> dict[str, Any]:
         "task": plan.task,
         "supervised": supervised(plan),
         "validates": plan.validates,
-        "hooks": {name: _hook(plan, name) for name in recipe_schema()["properties"]["hooks"]["properties"]},
-        "has_hooks": bool(plan.hooks),
+        "hooks": {name: _hook(plan, name) for name in step_hooks()},
+        "has_hooks": any(_hook(plan, name) for name in step_hooks()),
         "has_rows": plan.has_rows,
         "weights": source_weights(plan),
         "pad_to": pad_to(plan),

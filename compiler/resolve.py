@@ -13,7 +13,7 @@ from .loader import RecipeDocument
 from .options import option_of
 from .plan import Default, Derived, Hook, Plan, Resolved, Shape
 from .pointers import pointer_to
-from .schemas import leaves
+from .schemas import leaves, switch_of
 from .task import TaskResolution
 
 
@@ -69,7 +69,7 @@ DERIVATIONS = (
         key="lora.alpha",
         rule="as large as the rank",
         inputs=("lora.rank",),
-        compute=lambda rank: None if rank is None else float(rank),
+        compute=float,
     ),
     Derivation(
         key="data.format",
@@ -133,7 +133,9 @@ def resolve(
         flags = ("task.is_instruction_dataset", "task.is_sft")
         values["task.kind"] = Resolved(value=task.kind, origin=Derived(rule="the SFT flag", inputs=flags))
     for derivation in DERIVATIONS:
-        if derivation.key not in values or values[derivation.key].value is None:
+        if derivation.key not in values or (
+            values[derivation.key].value is None and not _is_left_out(document, derivation.key)
+        ):
             inputs = (values[key].value for key in derivation.inputs)
             values[derivation.key] = Resolved(
                 value=derivation.compute(*inputs), origin=Derived(rule=derivation.rule, inputs=derivation.inputs)
@@ -165,7 +167,15 @@ def _from_shape(values: Mapping[str, Resolved], shape: Shape) -> dict[str, Resol
     return found
 
 
+def _is_left_out(document: RecipeDocument, key: str) -> bool:
+    """Whether the section that gives `key` a meaning is not there."""
+    section = switch_of(key)
+    return section is not None and pointer_to(section.split(".")) not in document.places
+
+
 def _stated(document: RecipeDocument, key: str, schema: Mapping[str, Any]) -> Resolved:
+    if _is_left_out(document, key):
+        return Resolved(value=None, origin=Default())
     node: Any = document.data
     for part in key.split("."):
         if not isinstance(node, Mapping) or part not in node:

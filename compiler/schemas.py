@@ -35,6 +35,21 @@ def optional_section(key: str) -> str | None:
     return None if is_required else ".".join(sections)
 
 
+def switch_of(key: str) -> str | None:
+    """The innermost section around `key` that asks for something when it is there: it is optional and requires keys.
+
+    Without it none of its keys means anything.
+    """
+    sections = key.split(".")[:-1]
+    schema, found = recipe_schema(), None
+    for depth, part in enumerate(sections, 1):
+        is_required = part in schema.get("required", ())
+        schema = schema["properties"][part]
+        if not is_required and "required" in schema:
+            found = ".".join(sections[:depth])
+    return found
+
+
 def leaves(schema: dict[str, Any] | None = None, prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     """Every key of a recipe that holds a value: dotted key and its schema, in the order of the schema.
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
+from .hooks import step_hooks
 from .render import template_text
-from .schemas import recipe_schema
 
 _EXPRESSION = re.compile(r"\{\{(.*?)\}\}")
 _STATEMENT = re.compile(r"\{%-?\s*(\w+)(.*?)-?%\}")
@@ -32,7 +32,7 @@ _NAMES = {
     "last_group": ("launch.slurm.groups",),
     "container": ("launch.container.engine",),
     "has_rows": ("data.train_data_path", "data.sources"),
-    "has_hooks": tuple(f"hooks.{name}" for name in recipe_schema()["properties"]["hooks"]["properties"]),
+    "has_hooks": tuple(f"hooks.{name}" for name in step_hooks()),
 }
 
 

@@ -8,13 +8,15 @@ import importlib
 import inspect
 import re
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from importlib.util import module_from_spec, spec_from_file_location
+from numbers import Integral, Real
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from .answers.answer import METRICS as OF_ANSWERS
 from .errors import UserError
 from .metrics import KEYS
 
@@ -48,10 +50,18 @@ def hook(name: str, target: str, takes: str, beside: str) -> Callable[..., Any]:
     return called
 
 
+def hook_of(plan: Mapping[str, Any], name: str, build_dir: Path) -> Callable[..., Any] | None:
+    """The function of `hooks.<name>` in a plan; None if it has none. UserError as `hook` has it."""
+    for one in plan["hooks"]:
+        if one["name"] == name:
+            return hook(name, one["target"], ", ".join(one["takes"]), str(build_dir / "forward_step.py"))
+    return None
+
+
 def require(plan: Mapping[str, Any], build_dir: Path) -> list[str]:
     """Find and check every hook of a plan, and say which they are. UserError as `hook` has it."""
     for one in plan["hooks"]:
-        hook(one["name"], one["target"], ", ".join(one["takes"]), str(build_dir / "forward_step.py"))
+        hook_of(plan, one["name"], build_dir)
     return [f"`hooks.{one['name']}` is `{one['target']}`" for one in plan["hooks"]]
 
 
@@ -137,8 +147,7 @@ def _metrics_check(said: str) -> Callable[[Any], Any]:
 
         if not isinstance(result, Mapping):
             raise UserError(f"{said} has to return a sum and a count for each name, it returned {_shown(result)}")
-        if bad := [name for name in result if not isinstance(name, str) or not METRIC.fullmatch(name) or name in KEYS]:
-            raise UserError(f"{said}: `{bad[0]}` cannot be the name of a metric", help="letters, digits, underscores")
+        _require_names(said, result, KEYS)
         if names and names != set(result):
             raise UserError(f"{said} has to return the same names at each call: {sorted(names ^ set(result))} differ")
         names.update(result)
@@ -154,6 +163,27 @@ def _metrics_check(said: str) -> Callable[[Any], Any]:
         return pairs
 
     return check
+
+
+def _answer_metrics_check(said: str) -> Callable[[Any], Any]:
+    def check(result: Any) -> dict[str, int | float]:
+        """-> name → number, as JSON takes it; what is not finite stays so."""
+        if not isinstance(result, Mapping):
+            raise UserError(f"{said} has to return a number for each name, it returned {_shown(result)}")
+        _require_names(said, result, OF_ANSWERS)
+        for name, value in result.items():
+            if isinstance(value, bool) or not isinstance(value, Real):
+                raise UserError(f"{said}: `{name}` needs a number, it has {_shown(value)}")
+        return {name: int(one) if isinstance(one, Integral) else float(one) for name, one in result.items()}
+
+    return check
+
+
+def _require_names(said: str, result: Mapping[Any, Any], taken: Sequence[str]) -> None:
+    """`taken` are those of sftc's own figures."""
+    if bad := [name for name in result if not isinstance(name, str) or not METRIC.fullmatch(name) or name in taken]:
+        help = f"`{bad[0]}` is a figure of sftc's own" if bad[0] in taken else "letters, digits, underscores"
+        raise UserError(f"{said}: `{bad[0]}` cannot be the name of a metric", help=help)
 
 
 def _step_check(said: str) -> Callable[[Any], Any]:
@@ -177,6 +207,7 @@ def _datasets_check(said: str) -> Callable[[Any], Any]:
 
 
 _CHECKS: Mapping[str, Callable[[str], Callable[[Any], Any]]] = {
+    "answer_metrics": _answer_metrics_check,
     "datasets_provider": _datasets_check,
     "loss": _loss_check,
     "forward_step": _step_check,

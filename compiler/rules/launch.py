@@ -87,7 +87,8 @@ def _paths(context: Context) -> dict[str, Any]:
     engine, image = context["launch.container.engine"], context["launch.container.image"]
     if engine is not None and is_file(engine, image):
         paths["launch.container.image"] = image
-    return paths | {f"launch.container.mounts.{n}": text for n, text in enumerate(context["launch.container.mounts"])}
+    mounts = context["launch.container.mounts"] or []
+    return paths | {f"launch.container.mounts.{number}": text for number, text in enumerate(mounts)}
 
 
 RULES = (device, secrets, variables, home_directories, unwritable)

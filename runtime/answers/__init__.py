@@ -1,1 +1,1 @@
-"""Answers of the model to conversations of the validation rows: generated, compared with the references, written down."""
+"""Answers of the model to conversations of the validation rows: generated, compared and written down."""

@@ -4,6 +4,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 FILE = "answers.jsonl"
+# What the figures of an evaluation are called, with `valid_` before them in metrics.jsonl.
+METRICS = (
+    *("exact_match", "token_accuracy", "perplexity", "bleu", "chrf", "rouge1", "rouge2", "rougeL"),
+    *("answers", "unfinished", "loss"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

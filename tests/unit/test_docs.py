@@ -33,7 +33,8 @@ def _reference() -> Iterator[str]:
     yield "# Recipe reference\n"
     yield "Every key of a recipe. Keys that are Megatron options are spelled as Megatron spells them; the last column"
     yield "names the option. A key without a default is required, except in `task`, in `model` where `preset` or `hf`"
-    yield "gives it, and in `logging.wandb`, `logging.mlflow` and `launch.container` where there is no such section.\n"
+    yield "gives it, and in `lora`, `eval.generate`, `logging.wandb`, `logging.mlflow` and `launch.container`: where"
+    yield "there is no such section, it asks for nothing and its defaults are not in the plan.\n"
     yield "| key | what it is | type | default | Megatron |"
     yield "|---|---|---|---|---|"
     for name, section in schema["properties"].items():
