@@ -57,6 +57,8 @@ def _row(key: str, leaf: dict[str, Any]) -> str:
         kind = f"one of {len([value for value in leaf['enum'] if value is not None])} names"
     elif "enum" in leaf:
         kind = ", ".join(f"`{value}`" for value in leaf["enum"] if value is not None)
+    elif "enum" in leaf.get("items", {}):
+        kind = f"list of {', '.join(f'`{value}`' for value in leaf['items']['enum'])}"
     default = (
         f"`{json.dumps(leaf['default'])}`" if leaf.get("default") is not None else "" if "default" in leaf else "—"
     )
