@@ -38,11 +38,20 @@ def whole_sequences(chunks: Sequence[Any]) -> Iterator[None]:
                 change(config, "sequence_parallel", False)
             if getattr(config, "context_parallel_size", 1) > 1:
                 change(config, "context_parallel_size", 1)
+    _forget_positions(chunks)
     try:
         yield
     finally:
         for thing, name, value in reversed(changed):
             setattr(thing, name, value)
+        _forget_positions(chunks)
+
+
+def _forget_positions(chunks: Sequence[Any]) -> None:
+    """Rotary embeddings are kept by length alone, whether they were cut for a context-parallel rank or not."""
+    for module in (module for chunk in chunks for module in chunk.modules()):
+        if (forget := getattr(type(module).forward, "cache_clear", None)) is not None:
+            forget()
 
 
 class Cache:
