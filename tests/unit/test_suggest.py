@@ -13,7 +13,7 @@ from sftc.compiler.loader import load
 from sftc.compiler.pointers import dotted
 from sftc.compiler.schemas import recipe_schema
 from sftc.compiler.source import SourceFile
-from sftc.compiler.suggest import ADVICE, SYNONYMS, closest, key_paths, locate
+from sftc.compiler.suggest import ADVICE, APART, SYNONYMS, Kind, Remedy, closest, key_paths, locate, remedy
 from sftc.compiler.validate import validate
 
 SIBLINGS = ["lr", "min_lr", "micro_batch_size", "global_batch_size", "lr_decay_style", "seed", "train_iters"]
@@ -84,9 +84,26 @@ def test_synonyms_lead_to_keys_that_exist(schema: Any) -> None:
 
 
 def test_no_name_of_another_tool_is_a_key_of_ours(schema: Any) -> None:
-    keys = {path.rpartition(".")[2] for path in key_paths(schema)}
+    keys = {path.rpartition(".")[2] for path in key_paths(schema) if not path.startswith(f"{APART}.")}
     assert keys & (SYNONYMS.keys() | ADVICE.keys()) == set()
     assert SYNONYMS.keys() & ADVICE.keys() == set()
+
+
+@pytest.mark.parametrize(
+    ("key", "section", "kind", "paths"),
+    [
+        ("samples", "eval", Kind.MISPLACED, ("eval.generate.samples",)),
+        ("seed", "data", Kind.MISPLACED, ("train.seed",)),
+        ("seed", "eval", Kind.MISPLACED, ("train.seed", "eval.generate.seed")),
+        ("batch_size", "train", Kind.FOREIGN, ()),
+        ("top_k", "model", Kind.SLIP_ELSEWHERE, ("eval.generate.top_k",)),
+    ],
+)
+def test_words_for_answers_are_taken_for_misplaced_only_beside_them(
+    key: str, section: str, kind: Kind, paths: tuple[str, ...]
+) -> None:
+    siblings = list(recipe_schema()["properties"][section]["properties"])
+    assert remedy(key, section, siblings, recipe_schema()) == Remedy(kind=kind, paths=paths)
 
 
 def test_advice_names_only_keys_that_exist(schema: Any) -> None:
