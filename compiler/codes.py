@@ -391,6 +391,24 @@ _ROWS: dict[str, tuple[str, str]] = {
         "By the formulas of docs/estimate.md the fullest rank holds more than the device that `launch.hardware` names "
         "has. It is an estimate, so it is a warning; the help names changes that were estimated to fit.",
     ),
+    "SFTC485": (
+        "answers with nothing to compare them with",
+        "The model is asked what the validation rows ask, and its answers are compared with theirs. Which tokens are "
+        "the answer is read off the loss mask.",
+    ),
+    "SFTC486": (
+        "a setting about answers that has no effect",
+        "Nothing reads it as the other keys stand. An unread key is a setting that its author believes in.",
+    ),
+    "SFTC487": (
+        "an answer pattern that finds no answer",
+        "`eval.generate.answer_pattern` is a regular expression as Python's `re` reads it. What its group finds, or "
+        "all of it where it has none, is the answer that is compared.",
+    ),
+    "SFTC488": (
+        "answers that leave no room for a question",
+        "Question and answer together have at most `model.max_position_embeddings` tokens.",
+    ),
     "SFTC491": (
         "a lock that cannot be used",
         "The `.lock` file beside a recipe is written by `sftc lock` and by nothing else. Write it again, or remove it "

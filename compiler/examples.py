@@ -471,6 +471,28 @@ _ROWS: dict[str, tuple[str, str]] = {
         "  nproc_per_node: 8\n"
         "  hardware: H100\n",
     ),
+    "SFTC485": (
+        "eval:\n  generate:\n    samples: 64\n",
+        "data:\n  valid_data_path: data/better.jsonl\neval:\n  eval_interval: 100\n  generate:\n    samples: 64\n",
+    ),
+    "SFTC486": (
+        "data:\n  valid_data_path: data/better.jsonl\neval:\n  eval_interval: 100\n  generate:\n    samples: 64\n"
+        "    top_p: 0.9\n",
+        "data:\n  valid_data_path: data/better.jsonl\neval:\n  eval_interval: 100\n  generate:\n    samples: 64\n"
+        "    temperature: 0.7\n    top_p: 0.9\n",
+    ),
+    "SFTC487": (
+        "data:\n  valid_data_path: data/better.jsonl\neval:\n  eval_interval: 100\n  generate:\n    samples: 64\n"
+        "    answer_pattern: '(####|Answer:) ([0-9]+)'\n",
+        "data:\n  valid_data_path: data/better.jsonl\neval:\n  eval_interval: 100\n  generate:\n    samples: 64\n"
+        "    answer_pattern: '(?:####|Answer:) ([0-9]+)'\n",
+    ),
+    "SFTC488": (
+        "data:\n  valid_data_path: data/better.jsonl\neval:\n  eval_interval: 100\n  generate:\n    samples: 64\n"
+        "    max_new_tokens: 4096\n",
+        "data:\n  valid_data_path: data/better.jsonl\neval:\n  eval_interval: 100\n  generate:\n    samples: 64\n"
+        "    max_new_tokens: 256\n",
+    ),
     "SFTC491": (
         "$ echo '{}' > recipes/quickstart.lock\n$ sftc validate recipes/quickstart.yaml\n",
         "$ sftc lock recipes/quickstart.yaml\n$ sftc validate recipes/quickstart.yaml\n",

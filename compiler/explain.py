@@ -12,7 +12,7 @@ from .megatron import key_options
 from .options import Option, managed_options, option_table
 from .pages import code_page
 from .schemas import leaves, optional_section, recipe_schema
-from .suggest import ADVICE, SYNONYMS, closest, key_paths
+from .suggest import ADVICE, APART, SYNONYMS, closest, key_paths
 from .trace import trace_key
 from .wording import LIMITS, menu, needed, written
 
@@ -37,6 +37,8 @@ def find_key(word: str) -> str:
     if name in paths or (mapping in _free_mappings() and entry):
         return name
     homes = [path for path in paths if path.rpartition(".")[2] == name and "[]" not in path]
+    if len(homes) > 1:
+        homes = [home for home in homes if not home.startswith(f"{APART}.")]
     if len(homes) > 1:
         raise Unknown(f"`{word}` is a key of several sections: {', '.join(f'`{home}`' for home in homes)}")
     if homes:
@@ -124,6 +126,8 @@ def _facts(key: str, schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     limits = [f"{phrase} {schema[word]}" for word, phrase in LIMITS.items() if word in schema]
     if "enum" in schema:
         yield "value", f"one of {', '.join(menu(schema['enum']))}"
+    elif "enum" in (items := schema.get("items", {})):
+        yield "value", f"a list of {', '.join(menu(items['enum']))}"
     else:
         yield "value", ", ".join([needed(schema["type"]), *limits])
     if "pattern" in schema:

@@ -135,6 +135,9 @@ SYNONYMS: dict[str, str] = {
     "eval_steps": "eval.eval_interval",
     "val_check_interval": "eval.eval_interval",
     "limit_val_batches": "eval.eval_iters",
+    "generation_max_length": "eval.generate.max_new_tokens",
+    "max_tokens": "eval.generate.max_new_tokens",
+    "compute_metrics": "hooks.answer_metrics",
     "logging_steps": "logging.log_interval",
     "logging_dir": "logging.tensorboard_dir",
     "tensorboard_path": "logging.tensorboard_dir",
@@ -164,6 +167,9 @@ ADVICE: dict[str, str] = {
     "bf16": "write `precision: bf16` under `train`",
     "fp16": "write `precision: fp16` under `train`",
     "fp32": "write `precision: fp32` under `train`",
+    "batch_size": "set `train.global_batch_size`, of which a rank takes `train.micro_batch_size` at once",
+    "do_sample": "set `eval.generate.temperature`",
+    "predict_with_generate": "write a section `generate` with `samples` under `eval` for true, none for false",
     "gradient_accumulation_steps": "set `train.global_batch_size` to micro_batch_size * data-parallel ranks * this",
     "gradient_checkpointing": "set `train.recompute_granularity`",
     "completion_only_loss": "set `data.loss_on`",
@@ -181,6 +187,8 @@ ADVICE: dict[str, str] = {
     "world_size": "it follows from `launch.nnodes` * `launch.nproc_per_node`",
     "data_parallel_size": "it follows from the number of ranks and the other sizes under `parallel`",
 }
+# The words for answers mean something else in other places: only what stands in `eval` is a section too high.
+APART = "eval.generate"
 
 
 class Kind(Enum):
@@ -204,7 +212,7 @@ class Remedy:
 
 def remedy(key: str, section: str, siblings: Iterable[str], schema: Mapping[str, Any]) -> Remedy:
     """What to do about the unknown `key` in the dotted `section`, whose keys are `siblings`."""
-    homes = locate(key, schema)
+    homes = [home for home in locate(key, schema) if home != APART or section == APART.rpartition(".")[0]]
     # Entries of a list repeat keys that have a home elsewhere.
     if homes := [home for home in homes if "[]" not in home] or homes:
         return Remedy(kind=Kind.MISPLACED, paths=tuple(f"{home}.{key}" if home else key for home in homes))

@@ -172,7 +172,7 @@ def _answer_metrics_check(said: str) -> Callable[[Any], Any]:
             raise UserError(f"{said} has to return a number for each name, it returned {_shown(result)}")
         _require_names(said, result, OF_ANSWERS)
         for name, value in result.items():
-            if not isinstance(value, Real) or isinstance(value, bool):
+            if isinstance(value, bool) or not isinstance(value, Real):
                 raise UserError(f"{said}: `{name}` needs a number, it has {_shown(value)}")
         return {name: int(one) if isinstance(one, Integral) else float(one) for name, one in result.items()}
 

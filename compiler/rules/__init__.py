@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from ..diagnostics import Diagnostic
 from ..loader import RecipeDocument
 from ..plan import Plan
-from . import container, data, hooks, launch, lora, packing, parallel, schedule, shape, slurm, weights
+from . import answers, container, data, hooks, launch, lora, packing, parallel, schedule, shape, slurm, weights
 from .context import Context
 
 type Rule = Callable[[Context], Iterator[Diagnostic]]
@@ -20,6 +20,7 @@ RULES: tuple[Rule, ...] = (
     *schedule.RULES,
     *data.RULES,
     *hooks.RULES,
+    *answers.RULES,
     *packing.RULES,
     *weights.RULES,
     *lora.RULES,

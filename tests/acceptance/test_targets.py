@@ -70,8 +70,11 @@ def compile_recipe(recipe: Path, build: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def trained(cwd: Path, target: str, path: Path | None) -> list[dict[str, Any]]:
-    """The metrics of two iterations of the quickstart and the evaluation after them."""
+type Trained = tuple[list[dict[str, Any]], list[str]]
+
+
+def trained(cwd: Path, target: str, path: Path | None) -> Trained:
+    """The metrics of two iterations of the quickstart and the evaluations around them, and what the model answered."""
     (cwd / "recipes").symlink_to(ROOT / "recipes")
     text = (ROOT / "recipes/quickstart/recipe.yaml").read_text(encoding="utf-8")
     for key, value in SHORT.items():
@@ -83,24 +86,28 @@ def trained(cwd: Path, target: str, path: Path | None) -> list[dict[str, Any]]:
     done = subprocess.run(line, cwd=cwd, env=user_environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert f"Megatron {target}." in done.stderr
-    lines = (cwd / "runs/quickstart/metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(text).items() if k not in MACHINE} for text in lines]
+    lines, answers = (
+        (cwd / f"runs/quickstart/{name}.jsonl").read_text().splitlines() for name in ("metrics", "answers")
+    )
+    return [{k: v for k, v in json.loads(text).items() if k not in MACHINE} for text in lines], answers
 
 
 @pytest.fixture(scope="module")
-def newest(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def newest(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return trained(tmp_path_factory.mktemp("newest"), NEWEST, wheels.get(NEWEST))
 
 
 @pytest.mark.parametrize("target", OLDER)
-def test_the_quickstart_is_trained_alike(
-    target: str, wheels: dict[str, Path], newest: list[dict[str, Any]], tmp_path: Path
-) -> None:
-    """The same weights to begin with, the same rows in the same order, the same loss, gradient and update."""
-    lines = trained(tmp_path, target, wheels.get(target))
-    assert [line["iteration"] for line in newest] == [1, 2, 2]
-    for line, wanted in zip(lines, newest, strict=True):
+def test_the_quickstart_is_trained_alike(target: str, wheels: dict[str, Path], newest: Trained, tmp_path: Path) -> None:
+    """The same weights to begin with, the same rows in the same order, the same loss, gradient and update; and the same
+    answers before and after.
+    """
+    lines, answers = trained(tmp_path, target, wheels.get(target))
+    assert [line["iteration"] for line in newest[0]] == [0, 0, 1, 2, 2, 2]
+    for line, wanted in zip(lines, newest[0], strict=True):
         assert line == pytest.approx(wanted, rel=1e-5)
+    assert len(answers) == 160
+    assert answers == newest[1]
 
 
 @pytest.mark.parametrize("target", OLDER)

@@ -33,8 +33,8 @@ def _reference() -> Iterator[str]:
     yield "# Recipe reference\n"
     yield "Every key of a recipe. Keys that are Megatron options are spelled as Megatron spells them; the last column"
     yield "names the option. A key without a default is required, except in `task`, in `model` where `preset` or `hf`"
-    yield "gives it, and in `lora`, `eval.generate`, `logging.wandb`, `logging.mlflow` and `launch.container`: where there"
-    yield "is no such section, it asks for nothing and its defaults are not in the plan.\n"
+    yield "gives it, and in `lora`, `eval.generate`, `logging.wandb`, `logging.mlflow` and `launch.container`: where"
+    yield "there is no such section, it asks for nothing and its defaults are not in the plan.\n"
     yield "| key | what it is | type | default | Megatron |"
     yield "|---|---|---|---|---|"
     for name, section in schema["properties"].items():
@@ -57,6 +57,8 @@ def _row(key: str, leaf: dict[str, Any]) -> str:
         kind = f"one of {len([value for value in leaf['enum'] if value is not None])} names"
     elif "enum" in leaf:
         kind = ", ".join(f"`{value}`" for value in leaf["enum"] if value is not None)
+    elif "enum" in leaf.get("items", {}):
+        kind = f"list of {', '.join(f'`{value}`' for value in leaf['items']['enum'])}"
     default = (
         f"`{json.dumps(leaf['default'])}`" if leaf.get("default") is not None else "" if "default" in leaf else "—"
     )
