@@ -23,8 +23,9 @@ PAGE = "report.html"
     help=f"What is written; {PAGE} in RUN.",
 )
 def report_command(run: Path, output: Path | None) -> None:
-    """Write one HTML page about the run directory RUN, at any time of the run: plots of what was logged, its starts,
-    the plan with the origin of every value, the digests. The page needs nothing but itself.
+    """Write one HTML page about the run directory RUN, at any time of the run: plots of what was logged and of scores,
+    answers beside their references, its starts, the plan with the origin of every value, the digests. The page needs
+    nothing but itself.
 
     \b
     Examples:

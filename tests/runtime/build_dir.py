@@ -28,7 +28,7 @@ VALUES: dict[str, dict[str, Any]] = {
         "no_load_rng": False,
         "export_hf": False,
     },
-    "eval": {"eval_interval": 4, "eval_iters": None},
+    "eval": {"eval_interval": 4, "eval_iters": None, "eval_on_start": False, "generate.samples": None},
     "logging": {
         "run_path": "run",
         "tensorboard_dir": "run/tensorboard",
