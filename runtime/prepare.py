@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from . import hooks, megatron, trackers
+from .answers.overlap import require_libraries
+from .answers.settings import Settings
 from .bundle import read_bundle
 from .checkpoint.owner import require_free
 from .checkpoint.start import decide, hugging_face, origin, require_writable
@@ -18,6 +20,8 @@ def run(build_dir: Path) -> None:
     megatron.require_target(bundle.megatron_target)
     megatron.require_layers(bundle.value("model.transformer_impl"))
     trackers.require(bundle)
+    if (answers := Settings.of(bundle.value)) is not None:
+        require_libraries(answers.metrics)
     start = decide(bundle, bundle.value("train.train_iters"))
     require_writable(bundle)
     if save := bundle.value("checkpoint.save"):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .answers.answer import DEFINITIONS, Evaluated
+from .answers.answer import FILE as ANSWERS
 from .answers.log import AnswerLog
 from .answers.said import said
 from .atomic import replacing
@@ -57,6 +58,8 @@ class Reporter(Observer):
         # A run that starts anew evaluates its first weights anew.
         self._kept_to = iteration or -1
         self._metrics = Metrics(self._run_path, resumed_at=self._kept_to)
+        if (self._run_path / ANSWERS).is_file():  # what it says of iterations to come is of before
+            self._answers = AnswerLog(self._run_path, resumed_at=self._kept_to)
         for tracker in self._trackers:
             tracker.begin()
         self._lap_from = iteration
@@ -97,8 +100,8 @@ class Reporter(Observer):
         """The answers first: trackers look for them when they get the scores."""
         if self._answers is None:
             self._answers = AnswerLog(self._run_path, resumed_at=self._kept_to)
-            with replacing(self._run_path / DEFINITIONS) as file:
-                file.write(json.dumps(dict(answers.definitions), indent=2, ensure_ascii=False) + "\n")
+        with replacing(self._run_path / DEFINITIONS) as file:
+            file.write(json.dumps(dict(answers.definitions), indent=2, ensure_ascii=False) + "\n")
         self._answers.write(iteration, answers.answers, answers.matches)
         self._write(iteration=iteration, **{f"valid_{name}": value for name, value in answers.values.items()})
         self._board(iteration, answers.values)
