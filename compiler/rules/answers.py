@@ -104,7 +104,8 @@ def room(context: Context) -> Iterator[Diagnostic]:
     length, positions = context[LENGTH], context[POSITIONS]
     if length is not None and positions is not None and length >= positions:
         message = f"max_new_tokens ({length}) leaves no room for a question in max_position_embeddings ({positions})"
-        yield context.error("SFTC488", LENGTH, message, also=(POSITIONS,))
+        help = "write a smaller `max_new_tokens` under `eval.generate`"
+        yield context.error("SFTC488", LENGTH, message, also=(POSITIONS,), help=help)
 
 
 RULES = (references, no_effect, at_the_start, pattern, room)

@@ -13,7 +13,7 @@ from small_jobs import ROOT, Changes, Given, compile_job, learnt, lines_of, reci
 torch = pytest.importorskip("torch")
 
 from sftc.runtime.errors import UserError  # noqa: E402
-from sftc.runtime.hooks import hook  # noqa: E402
+from sftc.runtime.hooks import hook, hook_of  # noqa: E402
 
 EXAMPLES = ROOT / "recipes/hooks"
 WEIGHTED = {"datasets_provider": "./weighted_answers.py:datasets", "loss": "./weighted_answers.py:loss"}
@@ -234,6 +234,49 @@ def test_a_loss_is_a_float32_sum_and_an_int32_number(tmp_path: Path) -> None:
     total, number = loaded(tmp_path, "loss", text)(torch.ones(2, dtype=torch.bfloat16, requires_grad=True), None, {})
     assert (total.dtype, number.dtype, int(number)) == (torch.float32, torch.int32, 3)
     total.backward()
+
+
+@pytest.mark.parametrize(
+    ("result", "told"),
+    [
+        ("[]", "has to return a number for each name, it returned []"),
+        ("{'bleu': 1}", "`bleu` cannot be the name of a metric"),
+        ("{'a b': 1}", "`a b` cannot be the name of a metric"),
+        ("{1: 1}", "`1` cannot be the name of a metric"),
+        ("{'right': True}", "`right` needs a number, it has bool 'True'"),
+        ("{'right': '1'}", "`right` needs a number, it has str '1'"),
+        ("{'right': (1, 2)}", "`right` needs a number, it has (int '1', int '2')"),
+        ("answers[5]", "raised IndexError: list index out of range (hook_mine.py:2)"),
+    ],
+)
+def test_what_a_hook_says_of_answers_is_checked(tmp_path: Path, result: str, told: str) -> None:
+    called = loaded(tmp_path, "answer_metrics", f"def mine(answers):\n    return {result}\n", takes="answers")
+    with pytest.raises(UserError) as raised:
+        called([])
+    assert told in raised.value.message
+
+
+def test_figures_of_answers_are_numbers_that_json_takes(tmp_path: Path) -> None:
+    text = (
+        "import fractions, numpy\ndef mine(answers):\n"
+        "    return {'n': len(answers), 'half': fractions.Fraction(1, 2), 'one': numpy.float32(1),"
+        " 'two': numpy.int64(2), 'none': float('nan')}\n"
+    )
+    found = loaded(tmp_path, "answer_metrics", text, takes="answers")([{}, {}])
+    assert math.isnan(found.pop("none"))
+    assert found == {"n": 2, "half": 0.5, "one": 1.0, "two": 2}
+    assert [type(value) for value in found.values()] == [int, float, float, int]
+
+
+def test_the_hook_of_a_plan_is_found_by_its_name() -> None:
+    plan = {"hooks": [{"name": "answer_metrics", "target": "figures.py:answer_metrics", "takes": ["answers"]}]}
+    assert hook_of(plan, "metrics", EXAMPLES) is None
+    figures = hook_of(plan, "answer_metrics", EXAMPLES)
+    assert figures is not None
+    texts = [("It is 9.", "7", 4), ("none", "3", 2), ("1, no 5", "5", 6)]
+    answers = [{"answer": answer, "reference": reference, "tokens": n} for answer, reference, n in texts]
+    assert figures(answers) == {"with_number": 2 / 3, "answer_tokens": 4.0, "off_by": 2}
+    assert figures(answers[1:2]) == {"with_number": 0.0, "answer_tokens": 2.0}
 
 
 def test_hooks_of_one_file_share_what_it_keeps(tmp_path: Path) -> None:
