@@ -1,8 +1,8 @@
 """What the model answered, and how that is rated."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 FILE = "answers.jsonl"
 DEFINITIONS = "scores.json"  # how each score is defined
@@ -43,3 +43,11 @@ class Evaluated:
     values: Mapping[str, float | None]
     definitions: Mapping[str, str]
     notes: Sequence[str]
+
+
+def described(answers: Sequence[Answer], matches: Sequence[bool | None] | None) -> list[dict[str, Any]]:
+    """As JSON data; `exact_match` is only there where it was asked for."""
+    found = [asdict(answer) for answer in answers]
+    return (
+        found if matches is None else [{**one, "exact_match": match} for one, match in zip(found, matches, strict=True)]
+    )

@@ -1,7 +1,6 @@
 """An evaluation by answers: asked, compared with the references, and told."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from ..data.template import ChatTemplate, find_template
 from ..data.tokens import TextTokenizer
 from ..errors import UserError
 from ..hooks import hook
-from .answer import Answer, Evaluated
+from .answer import Answer, Evaluated, described
 from .generated import Generated, Limits
 from .questions import Question, Questions, find_questions
 from .scores import require_libraries, require_references, score
@@ -69,19 +68,21 @@ class Evaluation:
         if measured is None or not self._reports:
             return None
         answers = [self._answer(question, one) for question, one in zip(questions.asked, generated, strict=True)]
-        scores = score(answers, self._settings.metrics, self._settings.answer_pattern)
+        settings = self._settings
+        scores = score(answers, settings.metrics, settings.answer_pattern)
+        matches = scores.matches if "exact_match" in settings.metrics else None
         rated = {"token_accuracy": measured.accuracy, "perplexity": measured.perplexity}
         values = {
             **scores.values,
-            **{name: value for name, value in rated.items() if name in self._settings.metrics},
-            **(self._hook([asdict(answer) for answer in answers]) if self._hook is not None else {}),
+            **{name: value for name, value in rated.items() if name in settings.metrics},
+            **(self._hook(described(answers, matches)) if self._hook is not None else {}),
             "answers": len(answers),
             "unfinished": sum(answer.finish_reason == "length" for answer in answers),
         }
         return Evaluated(
             loss=measured.loss,
             answers=answers,
-            matches=scores.matches if "exact_match" in self._settings.metrics else None,
+            matches=matches,
             values=values,
             definitions=scores.definitions,
             notes=[*questions.notes, *scores.notes],

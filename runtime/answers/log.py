@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ..appended import Line, appending, lines
-from .answer import FILE, Answer
+from .answer import FILE, Answer, described
 
 TYPES = {field.name: int if field.type is int else str for field in fields(Answer)}
 REASONS = ("stop", "length")
@@ -38,11 +38,9 @@ class AnswerLog:
         the file already stays, and is not written again.
         """
         texts = []
-        for at, answer in enumerate(answers):
-            match = {} if matches is None else {"exact_match": matches[at]}
-            line = {"iteration": iteration, **asdict(answer), **match}
-            if (iteration, answer.row) not in self._written:
-                texts.append(json.dumps(line, ensure_ascii=False) + "\n")
+        for one in described(answers, matches):
+            if (iteration, one["row"]) not in self._written:
+                texts.append(json.dumps({"iteration": iteration, **one}, ensure_ascii=False) + "\n")
         self._written |= {(iteration, answer.row) for answer in answers}
         self._file.write("".join(texts))
 

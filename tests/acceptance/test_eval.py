@@ -21,7 +21,8 @@ LIMIT = 600
 ITERATIONS, EVERY, SAMPLES, NEW = 90, 45, 24, 20
 HOOK = '''\
 def lengths(answers):
-    """The mean length of the answers, and how many of the rows were asked about Paris."""
+    """The mean length of the answers, what is in the prompts, and whether all know if they are right."""
+    assert all(one["exact_match"] in (True, False) for one in answers)
     return {
         "characters": sum(len(one["answer"]) for one in answers) / len(answers),
         "prompts": sum(one["question"] in one["prompt"] for one in answers),
