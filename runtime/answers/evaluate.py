@@ -1,6 +1,6 @@
 """An evaluation by answers: asked, compared with the references, and told."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,18 @@ from ..data.settings import DataSettings
 from ..data.template import ChatTemplate, find_template
 from ..data.tokens import TextTokenizer
 from ..errors import UserError
-from ..hooks import hook
+from ..hooks import hook_of
 from .answer import Answer, Evaluated, described
 from .generated import Generated, Limits
 from .questions import Question, Questions, find_questions
 from .scores import require_libraries, require_references, score
 from .settings import Settings
 from .wording import Wording
+
+RATED = {
+    "token_accuracy": "share of the tokens that are trained on in these rows which are the likeliest after those before",
+    "perplexity": "e to the mean cross entropy of the tokens that are trained on in these rows",
+}
 
 
 class Evaluation:
@@ -52,7 +57,7 @@ class Evaluation:
         if "exact_match" in settings.metrics and settings.answer_pattern is not None:
             references = [self._text(one.tokens[one.start : one.end].tolist()) for one in self.questions.asked]
             require_references(references, settings.answer_pattern)
-        self._hook = _metrics_hook(bundle)
+        self._hook = hook_of(bundle.plan, "answer_metrics", bundle.path)
 
     def __call__(self, chunks: Sequence[Any]) -> Evaluated | None:
         """None on ranks that tell nothing."""
@@ -72,9 +77,10 @@ class Evaluation:
         scores = score(answers, settings.metrics, settings.answer_pattern)
         matches = scores.matches if "exact_match" in settings.metrics else None
         rated = {"token_accuracy": measured.accuracy, "perplexity": measured.perplexity}
+        rated = {name: value for name, value in rated.items() if name in settings.metrics}
         values = {
             **scores.values,
-            **{name: value for name, value in rated.items() if name in settings.metrics},
+            **rated,
             **(self._hook(described(answers, matches)) if self._hook is not None else {}),
             "answers": len(answers),
             "unfinished": sum(answer.finish_reason == "length" for answer in answers),
@@ -84,7 +90,7 @@ class Evaluation:
             answers=answers,
             matches=matches,
             values=values,
-            definitions=scores.definitions,
+            definitions={**scores.definitions, **{name: text for name, text in RATED.items() if name in rated}},
             notes=[*questions.notes, *scores.notes],
         )
 
@@ -123,11 +129,3 @@ def _facts(bundle: Bundle, tokenizer: TextTokenizer) -> TemplateFacts | None:
     except UserError:  # rows that came as tokens need none
         return None
     return TemplateFacts(ChatTemplate(text, tokenizer.special_tokens), tokenizer.special)
-
-
-def _metrics_hook(bundle: Bundle) -> Callable[[list[dict[str, Any]]], Mapping[str, float]] | None:
-    for one in bundle.plan["hooks"]:
-        if one["name"] == "answer_metrics":
-            beside = str(bundle.path / "forward_step.py")
-            return hook(one["name"], one["target"], ", ".join(one["takes"]), beside)
-    return None
