@@ -20,7 +20,7 @@ from .settings import Settings
 from .wording import Wording
 
 RATED = {
-    "token_accuracy": "share of the tokens that are trained on in these rows which are the likeliest after those before",
+    "token_accuracy": "share of the tokens trained on in these rows that are the likeliest after those before",
     "perplexity": "e to the mean cross entropy of the tokens that are trained on in these rows",
 }
 
