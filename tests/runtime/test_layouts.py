@@ -121,7 +121,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     few = replace(given, rows=folder / "few.jsonl")
     lines = given.rows.read_text().splitlines(keepends=True)
     few.rows.write_text("".join(lines[:ROWS]))
-    (folder / "asked.jsonl").write_text("".join(lines[-4 * ASKED :]))
+    (folder / "asked.jsonl").write_text("".join(lines[-20 * ASKED :]))
     jobs = []
     for kind, model in (("dense", {}), ("experts", MOE)):
         random: Changes = {"model": {**model, "init": "random"}, "train": {"train_iters": 1}}
