@@ -62,6 +62,7 @@ def answers(path: Path) -> dict[str, Any]:
             for number, (conversation, lines) in enumerate(sorted(found.items(), key=by_row))
         ],
         "has_rest": len(found) > OPEN,
+        "has_choice": len(chosen) > 1,
     }
 
 

@@ -65,7 +65,7 @@ def test_patterns_that_are_refused(tmp_path: Path, pattern: str, told: str) -> N
 
 def test_a_section_that_is_not_there_has_no_values() -> None:
     """Its defaults would be read as settings of the run."""
-    plan = check_recipe(ROOT / "recipes/quickstart/recipe.yaml", "recipe.yaml").plan
+    plan = check_recipe(ROOT / "recipes/smollm2-1.7b.yaml", "recipe.yaml").plan
     assert plan is not None
     inside = [key for key, _ in leaves() if switch_of(key)]
     assert {switch_of(key) for key in inside} == {
@@ -76,9 +76,9 @@ def test_a_section_that_is_not_there_has_no_values() -> None:
 
 
 def test_defaults_of_a_section_that_is_there(tmp_path: Path) -> None:
-    (tmp_path / "quickstart.yaml").write_text((ROOT / "recipes/quickstart/recipe.yaml").read_text())
-    (tmp_path / "r.yaml").write_text("base: quickstart.yaml\nname: r\n")
-    overrides = ["eval.generate.samples=4", "model.max_position_embeddings=512", "logging.wandb.project=mine"]
+    (tmp_path / "whole.yaml").write_text((ROOT / "recipes/smollm2-1.7b.yaml").read_text())
+    (tmp_path / "r.yaml").write_text("base: whole.yaml\nname: r\n")
+    overrides = ["eval.generate.samples=4", "logging.wandb.project=mine"]
     plan = check_recipe(tmp_path / "r.yaml", "r.yaml", overrides).plan
     assert plan is not None
     assert plan["eval.generate.metrics"] == ["exact_match", "token_accuracy", "perplexity"]

@@ -51,7 +51,8 @@ def test_values_come_first_each_with_its_reason(tmp_path: Path) -> None:
 
 def test_what_sftc_decides_is_told_where_no_value_explains_it(tmp_path: Path) -> None:
     rows = next(line for line in QUICKSTART.splitlines() if "valid_data_path" in line)
-    new = built(tmp_path, "b.yaml", (rows, ""), ("eval:\n  eval_interval: 25\n", ""))
+    section = QUICKSTART[QUICKSTART.index("eval:\n") : QUICKSTART.index("launch:\n")]
+    new = built(tmp_path, "b.yaml", (rows, ""), (section, ""))
     changes = {change.pointer: change for change in compare(built(tmp_path, "a.yaml"), new).changes}
     assert changes["/values/data/valid_data_path"].new is not None
     assert changes["/arguments/--eval-iters"].old is None

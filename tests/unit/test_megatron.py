@@ -216,7 +216,8 @@ def test_precision(tmp_path: Path, precision: str, flags: set[str]) -> None:
 
 
 def test_without_validation_rows_there_is_no_evaluation(tmp_path: Path) -> None:
-    changed = options(quickstart(tmp_path, valid_data_path="", eval="", eval_interval=""))
+    section = ("eval", "eval_interval", "eval_on_start", "generate", "samples", "max_new_tokens", "batch_size")
+    changed = options(quickstart(tmp_path, valid_data_path="", **dict.fromkeys(section, "")))
     assert changed["--eval-iters"].values == ("0",)
     # Megatron divides by it even when nothing is evaluated.
     assert changed["--eval-interval"].values == changed["--train-iters"].values
