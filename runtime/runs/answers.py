@@ -47,12 +47,14 @@ def answers(path: Path) -> dict[str, Any]:
         conversation, lines = item
         return newest not in lines, conversation[0]
 
+    evaluations = [
+        {"at": str(at), "text": _title(iteration, tallies[iteration]), "is_newest": at == newest}
+        for at, iteration in enumerate(chosen)
+    ]
     return {
         "left_out": _left_out(tallies, places),
-        "evaluations": [
-            {"at": str(at), "text": _title(iteration, tallies[iteration]), "is_newest": at == newest}
-            for at, iteration in enumerate(chosen)
-        ],
+        "evaluations": evaluations,
+        "choices": evaluations[::-1],
         "conversations": [
             {
                 "is_hidden": newest not in lines,
