@@ -125,6 +125,8 @@ def attend(
 ) -> torch.Tensor:
     """Causal attention; the last query is aligned with the last key. [s, b, heads, d] x [t, b, groups, d], s <= t."""
     q, k, v = (tensor.permute(1, 2, 0, 3) for tensor in (query, key, value))
+    if q.is_cpu:  # whose kernel reads a head at a time, and here the heads of a position lie together
+        q, k, v = (tensor.contiguous() for tensor in (q, k, v))
     queries, keys = q.shape[2], k.shape[2]
     mask = None
     if queries != keys:

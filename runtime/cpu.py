@@ -61,6 +61,9 @@ def _activate_megatron() -> None:
 
     if hasattr(clip_grads, "local_multi_tensor_l2_norm"):
         clip_grads.l2_norm_impl = l2_norm
+    from .megatron.lean_layers import use_lean_layers
+
+    use_lean_layers()
     # the tracker warns when the CPU's generator moved inside a fork; here that is the one in use
     logging.getLogger(random.__name__).setLevel(logging.ERROR)
 
@@ -75,12 +78,24 @@ def l2_norm(_chunk: Any, _overflow: Any, tensors: list[list[torch.Tensor]], _eac
     return torch.stack(norms).norm().to(torch.float32).reshape(1), None
 
 
+# what can name a device without the keyword
+MOVES = frozenset(
+    (torch.Tensor.cuda, torch.Tensor.pin_memory, torch.Tensor.record_stream, torch.Tensor.to, torch.Tensor.type)
+)
+
+
 class OnCpu(TorchFunctionMode):
     """While entered, no torch function reaches a CUDA device."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
+        # a training step comes here a thousand times, for each attribute of a tensor too, and hardly ever with a device
+        if not kwargs:
+            if func not in MOVES:
+                return func(*args)
+        elif func not in MOVES and "device" not in kwargs and "pin_memory" not in kwargs:
+            return func(*args, **kwargs)
         kwargs = dict(kwargs or {})
         if func in (torch.Tensor.cuda, torch.Tensor.pin_memory):
             return args[0]  # it is where it should be, and without a driver no memory can be pinned
