@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from torch.distributed import ReduceOp, distributed_c10d
 from torch.overrides import TorchFunctionMode
 
 CPU = torch.device("cpu")
@@ -40,6 +41,7 @@ def _activate_torch() -> None:
     # kept by name in torch.cuda.random as well, where Megatron's RNG tracker looks
     torch.cuda.random.get_rng_state = get_rng_state
     torch.cuda.random.set_rng_state = set_rng_state  # type: ignore[assignment]
+    torch.distributed.all_reduce, torch.distributed.barrier = all_reduce, barrier
     # torch's optimizers ask the driver whether a CUDA graph is being captured (the name changed in torch 2.14)
     for check in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"):
         if hasattr(torch.optim.Optimizer, check):
@@ -49,6 +51,40 @@ def _activate_torch() -> None:
 def _uncompiled(model: Any = None, **_: Any) -> Any:
     """In the place of torch.compile, called or as a decorator."""
     return model if model is not None else lambda function: function
+
+
+def all_reduce(tensor: Any, op: Any = ReduceOp.SUM, group: Any = None, async_op: bool = False) -> Any:
+    """torch's, which changes nothing in a group of one rank. Megatron calls ten of them in each step, whatever the
+    groups, and gloo hands each to a thread and waits for it.
+    """
+    if _is_alone(group):
+        return Done() if async_op else None
+    return _all_reduce(tensor, op, group, async_op)
+
+
+def barrier(group: Any = None, async_op: bool = False, *args: Any, **kwargs: Any) -> Any:
+    """torch's, where there is somebody to wait for."""
+    if _is_alone(group):
+        return Done() if async_op else None
+    return _barrier(group, async_op, *args, **kwargs)
+
+
+_all_reduce, _barrier = torch.distributed.all_reduce, torch.distributed.barrier
+
+
+def _is_alone(group: Any) -> bool:
+    # what a coalescing manager collects it also carries out
+    return torch.distributed.get_world_size(group) == 1 and not distributed_c10d._world.pg_coalesce_state
+
+
+class Done:
+    """What an asynchronous collective returns, when there is nothing to do."""
+
+    def wait(self, *_: Any) -> bool:
+        return True
+
+    def is_completed(self) -> bool:
+        return True
 
 
 def _activate_megatron() -> None:
