@@ -21,7 +21,7 @@ class RMSNorm(torch.nn.RMSNorm):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         # a GPU has a kernel for it, and for narrower types torch's own goes through float32
-        if x.is_cpu and x.dtype == self.weight.dtype == torch.float32:
+        if x.is_cpu and x.dtype == self.weight.dtype == torch.float32 and self.eps is not None:
             return rms_norm(x, self.weight, self.eps)
         return super().forward(x)
 

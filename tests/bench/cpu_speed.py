@@ -50,6 +50,8 @@ def main() -> int:
     parser.add_argument("--iterations", type=int, default=300, help="of the recipe, unless given")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.iterations < 2 * WARM:
+        parser.error(f"at least {2 * WARM} iterations, of which the first {WARM} are not counted")
     with tempfile.TemporaryDirectory(prefix="bench-cpu-") as folder:
         place = Path(folder)
         build = compiled(place, options.iterations)
