@@ -124,7 +124,7 @@ def attend(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, dropout: float = 0.0, scale: float | None = None
 ) -> torch.Tensor:
     """Causal attention; the last query is aligned with the last key. [s, b, heads, d] x [t, b, groups, d], s <= t."""
-    q, k, v = (tensor.permute(1, 2, 0, 3) for tensor in (query, key, value))
+    q, k, v = by_heads([tensor.permute(1, 2, 0, 3) for tensor in (query, key, value)])
     queries, keys = q.shape[2], k.shape[2]
     mask = None
     if queries != keys:
@@ -135,6 +135,13 @@ def attend(
         q, k, v, mask, dropout, is_causal=mask is None, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
     )
     return out.permute(2, 0, 1, 3)
+
+
+def by_heads(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    """[b, heads, s, d] as the kernel of the device likes them: one of a CPU reads a head at a time, and they come with
+    all heads of a position together.
+    """
+    return [tensor.contiguous() if tensor.is_cpu else tensor for tensor in tensors]
 
 
 def attend_share(
