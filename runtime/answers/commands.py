@@ -114,14 +114,11 @@ def _store(asked: Asked, bundle: Bundle, root: Path) -> tuple[Path, str]:
     os.chdir(root)  # where the paths of the plan begin
     try:
         settings = replace(
-            DataSettings.from_plan(
-                bundle.value, bundle.path.absolute() if bundle.path.is_absolute() else before / bundle.path
-            ),
+            DataSettings.from_plan(bundle.value, before / bundle.path),
             train_data_path=None,
             sources=(),
             valid_data_path=rows,
             valid_fraction=None,
-            packing_multiple=None,
         )
         prepared = prepare(settings, counter, say)
     finally:

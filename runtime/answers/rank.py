@@ -44,11 +44,11 @@ def run(path: Path) -> None:
 
         cpu.activate()
     own = {name: value for name in ("max_new_tokens", "answer_pattern") if (value := getattr(job, name)) is not None}
-    rows = min(job.samples or data.rows("valid"), data.rows("valid"))
-    settings = replace(Settings.of(bundle.value) or Settings.usual(bundle.value, rows), samples=rows, **own)
+    asked = job.samples or data.conversations("valid")
+    settings = replace(Settings.of(bundle.value) or Settings.usual(bundle.value, asked), samples=asked, **own)
     evaluation = Evaluation(bundle, settings, data, reports=reports)
     batch = int(bundle.value("train.micro_batch_size")) * copies(bundle.value)
-    samples = math.ceil(rows / batch) * batch
+    samples = math.ceil(min(asked, data.rows("valid")) / batch) * batch
 
     def datasets(num_samples: Sequence[int], vp_stage: int | None = None) -> tuple[None, Any, None]:  # noqa: ARG001
         return None, data.valid(num_samples=num_samples[1], eval_samples=samples), None

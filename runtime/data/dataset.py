@@ -66,6 +66,10 @@ class PreparedData:
         kept: int = figures["packing"]["packs"] if "packing" in figures else figures.get("kept", 0)
         return kept
 
+    def conversations(self, split: str) -> int:
+        """Rows of `split`, packed or not."""
+        return int(self.summary["splits"].get(split, {}).get("kept", 0))
+
     def train(
         self,
         *,

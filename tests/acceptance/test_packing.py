@@ -73,6 +73,26 @@ def undisturbed(repo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
     return cwd, launch(write_recipe(repo_root, cwd, **PACKED, **short))
 
 
+def test_every_conversation_of_the_packs_is_asked(undisturbed: tuple[Path, str]) -> None:
+    """In the training, and of a checkpoint: of the run's own rows and of others, which are packed as well."""
+    cwd, _ = undisturbed
+    asked = [json.loads(line) for line in (cwd / "runs/quickstart/answers.jsonl").read_text().splitlines()]
+    last = [one for one in asked if one["iteration"] == 12]
+    assert len(last) == prepared(cwd)["valid"]["kept"] == 80
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    for more, folder in (("", "iteration-12"), ("--data recipes/quickstart/valid.jsonl", "iteration-12-valid")):
+        line = ["sftc", "eval", "runs/quickstart", *more.split()]
+        done = subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("iteration 12, 80 conversations of ")
+        found = (cwd / "runs/quickstart/eval" / folder / "answers.jsonl").read_text().splitlines()
+        assert [json.loads(line) for line in found] == last
+
+
 def test_how_full_the_packs_are_is_said(undisturbed: tuple[Path, str]) -> None:
     cwd, said = undisturbed
     for split, numbers in prepared(cwd).items():
