@@ -28,12 +28,8 @@ RATED = {
 class Evaluation:
     """Asks the same questions each time it is called with the model chunks of this rank; all ranks at once."""
 
-    def __init__(
-        self, bundle: Bundle, settings: Settings, data: PreparedData, *, reports: bool, every_row: bool = False
-    ) -> None:
-        """reports: whether this rank is the one that tells; every_row: all rows of the data are asked, and not only
-        `eval.generate.samples`. UserError if nothing can be asked, or if nothing could be compared.
-        """
+    def __init__(self, bundle: Bundle, settings: Settings, data: PreparedData, *, reports: bool) -> None:
+        """reports: whether this rank is the one that tells. UserError if nothing can be asked, or nothing compared."""
         value = bundle.value
         self._settings, self._reports = settings, reports
         self._tokenizer = tokenizer = TextTokenizer.load(Path(value("tokenizer.path")), value("model.vocab_size"))
@@ -50,7 +46,7 @@ class Evaluation:
             data,
             _stops(data, tokenizer),
             _ids(tokenizer, tokenizer.special_texts),
-            samples=None if every_row else settings.samples,
+            samples=settings.samples,
             positions=self._limits.positions,
         )
         require_libraries(settings.metrics)

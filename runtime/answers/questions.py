@@ -49,9 +49,9 @@ class Questions:
 
 
 def find_questions(
-    data: PreparedData, stops: frozenset[int], special: frozenset[int], *, samples: int | None, positions: int
+    data: PreparedData, stops: frozenset[int], special: frozenset[int], *, samples: int, positions: int
 ) -> Questions:
-    """`samples` rows taken evenly from the whole validation data, always the same ones; None takes all of them.
+    """`samples` rows taken evenly from the whole validation data, always the same ones; all, if there are no more.
 
     stops: ids that end a turn; special: ids of all special tokens, of which those that end a reference end an answer
     too; positions: how many tokens the model can see. UserError if there is none that can be asked.
@@ -60,7 +60,7 @@ def find_questions(
         raise UserError(f"there are no valid rows in `{data.store}`", "set `data.valid_data_path`")
     tokens, masks = (IndexedReader(data.store / f"valid.{kind}") for kind in ("tokens", "mask"))
     count = len(tokens)
-    rows = range(count) if samples is None or samples >= count else [at * count // samples for at in range(samples)]
+    rows = range(count) if samples >= count else [at * count // samples for at in range(samples)]
     asked, cut, full = [], 0, 0
     for row in rows:
         found = _question(row, tokens[row], masks[row])

@@ -54,7 +54,7 @@ def test_a_question_is_the_row_before_its_last_answer(path: Path, tmp_path: Path
     tokenizer = TextTokenizer.load(path, 1 << 20)
     template = ChatTemplate(find_template(path, tokenizer.config, None), tokenizer.special_tokens)
     wording = Wording(TemplateFacts(template, tokenizer.special))
-    found = find_questions(data, *stops_of(data, tokenizer), samples=None, positions=256)
+    found = find_questions(data, *stops_of(data, tokenizer), samples=80, positions=256)
     rows = [json.loads(line)["messages"] for line in (QUICKSTART / "valid.jsonl").read_text().splitlines()]
     assert len(found.asked) == len(rows) == 80
     for one, messages in zip(found.asked, rows, strict=True):
@@ -78,14 +78,14 @@ def test_rows_without_a_whole_answer_are_counted(tmp_path: Path) -> None:
     cut = settings(tmp_path, TOKENIZERS[0], seq_length=40, on_overlong="truncate_right", on_bad_row="skip")
     data = PreparedData.open(prepare(cut).store)
     ends = stops_of(data, TextTokenizer.load(TOKENIZERS[0], 512))
-    found = find_questions(data, *ends, samples=None, positions=30)
+    found = find_questions(data, *ends, samples=80, positions=30)
     kept = data.rows("valid")
     assert found.cut > 0
     assert found.full > 0
     assert len(found.asked) == kept - found.cut - found.full
     assert [str(count) in note for count, note in zip((found.cut, found.full), found.notes, strict=True)] == [True] * 2
     with pytest.raises(UserError, match="none of") as error:
-        find_questions(data, *ends, samples=None, positions=1)
+        find_questions(data, *ends, samples=80, positions=1)
     assert "eval.generate" in str(error.value.help)
 
 
