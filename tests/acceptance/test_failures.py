@@ -48,9 +48,15 @@ def build(cwd: Path, root: Path, more: str, **changed: int) -> None:
         text, count = re.subn(rf"^  {key}: \d+", f"  {key}: {value}", text, flags=re.MULTILINE)
         assert count == 1
     text = text.replace("lr_warmup_iters: 20", "lr_warmup_iters: 2").replace("eval_interval: 25", "eval_interval: 8")
+    text = text.replace("eval_on_start: true", "eval_on_start: false")
     (cwd / "recipe.yaml").write_text(text + more)
     done = CliRunner().invoke(cli, ["compile", str(cwd / "recipe.yaml"), "-o", str(cwd / "build")])
     assert done.exit_code == 0, done.output
+
+
+def hear_ctrl_c() -> None:
+    """Who runs the tests in the background ignores it, and so would all that they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def launch(cwd: Path, **variables: str) -> subprocess.Popen[str]:
@@ -64,6 +70,7 @@ def launch(cwd: Path, **variables: str) -> subprocess.Popen[str]:
             stderr=stderr,
             text=True,
             start_new_session=True,  # a group that Ctrl-C can be sent to
+            preexec_fn=hear_ctrl_c,
         )
 
 

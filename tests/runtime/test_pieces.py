@@ -117,7 +117,7 @@ def test_the_shares_of_a_pack_make_up_the_whole(core: Any, qkv: Any, monkeypatch
     monkeypatch.setattr("sftc.runtime.attention.GatherSequence", SimpleNamespace(apply=lambda *_: gathered))
     wanted = packed_by_hand(query, key, value).flatten(1)
     for rank, positions in enumerate(held):
-        core.group = SimpleNamespace(rank=lambda rank=rank: rank, size=lambda: 2)
+        core.cp_group = SimpleNamespace(rank=lambda rank=rank: rank, size=lambda: 2)
         shares = (tensor[positions] for tensor in (query, key, value))
         out = core(*shares, packed_seq_params=sequence_params(borders, "cpu"))
         torch.testing.assert_close(out, wanted[positions])

@@ -1,6 +1,7 @@
 """Checkpoints that are torn, and a disk that is full: the one before is loaded, and the run is the undisturbed one."""
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -23,6 +24,16 @@ def learnt(folder: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in line.items() if key not in MACHINE} for line in lines]
 
 
+def stop(launcher: int, number: signal.Signals = signal.SIGSTOP) -> None:
+    """Signal the rank that torchrun has started, and see that it has stopped where it is to."""
+    (rank,) = (
+        int(pid) for path in Path(f"/proc/{launcher}/task").glob("*/children") for pid in path.read_text().split()
+    )
+    os.kill(rank, number)
+    while number == signal.SIGSTOP and Path(f"/proc/{rank}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        time.sleep(0.001)
+
+
 @pytest.mark.slow
 def test_a_checkpoint_that_a_kill_tore_is_never_loaded(undisturbed: Run, tmp_path: Path) -> None:
     build = write_build(tmp_path / "build", arguments="--save-interval 1\n")
@@ -37,6 +48,11 @@ def test_a_checkpoint_that_a_kill_tore_is_never_loaded(undisturbed: Run, tmp_pat
         # While the shards of one of them are written: the tracker names an earlier one then.
         late = [path for path in save.glob("iter_*") if path.name > "iter_0000001"]
         torn = next((path for path in late if any(path.iterdir()) and not (path / "metadata.json").exists()), None)
+        if torn is not None:
+            stop(launcher.pid)
+            if (torn / "metadata.json").exists():  # too late for this one
+                torn = None
+                stop(launcher.pid, signal.SIGCONT)
     launcher.send_signal(signal.SIGKILL)
     launcher.wait()
     time.sleep(1)  # its rank dies by itself
