@@ -18,6 +18,7 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scan
 # Jobs get the spare node only when another one is lost.
 NODES = ("127.0.0.11", "127.0.0.12", "127.0.0.13")
 SPARE = NODES[2]
+DROPPED = 5  # times that a program is started while the controller drops its connections
 CONFIGURATION = """
 ClusterName=sftc
 SlurmctldHost=localhost(127.0.0.1)
@@ -79,11 +80,14 @@ class Cluster:
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
 
     def run(self, *words: str | Path, check: bool = True, cwd: Path | None = None, **more: str) -> str:
-        """The output of one of Slurm's programs."""
+        """The output of one of Slurm's programs, started again when the controller drops it."""
         environment = {**self.variables, **more}
-        done = subprocess.run(
-            words, env=environment, capture_output=True, text=True, timeout=60, cwd=cwd or self.folder
-        )
+        for _ in range(DROPPED):
+            done = subprocess.run(
+                words, env=environment, capture_output=True, text=True, timeout=60, cwd=cwd or self.folder
+            )
+            if done.returncode != -signal.SIGPIPE:  # what it asked was not heard
+                break
         if check and done.returncode:
             raise RuntimeError(f"{words}: status {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout

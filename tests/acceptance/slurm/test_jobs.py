@@ -1,6 +1,8 @@
 """What launch.sbatch makes of Slurm's answers. The jobs, their states and their signals are real; what they run is not:
 a stand-in for Python and torchrun, so that no training is started."""
 
+import shutil
+import stat
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -32,16 +34,26 @@ launch:
 type Submit = Callable[..., Job]
 
 
+# Stands before Slurm's own scontrol: each request is dropped once, as by a controller that is busy.
+DROPS = """#!/usr/bin/env bash
+asked=$DROPPED/$(tr -c 'a-z0-9\n' _ <<< "$SLURM_RESTART_COUNT $*")
+mkdir "$asked" 2> /dev/null || exec {scontrol} "$@"
+kill -PIPE $$
+"""
+
+
 @pytest.fixture
 def job(cluster, stand_in, tmp_path) -> Submit:
     """`job("name", "exit 1", "--dependency=...", slurm="max_requeues: 0")` submits a run whose ranks `exit 1`."""
 
-    def submitted(name: str, does: str, *options: str, nnodes: int = 2, slurm: str = "", **variables: str) -> Job:
+    def submitted(
+        name: str, does: str, *options: str, nnodes: int = 2, slurm: str = "", first: str = "", **variables: str
+    ) -> Job:
         folder = tmp_path / f"{name} $(touch pwned)"  # sbatch and launch.sbatch have to get along with any name
         folder.mkdir()
         (folder / "recipe.yaml").write_text(RECIPE.format(name=name, nnodes=nnodes, slurm=slurm))
         build = compiled(folder / "recipe.yaml", folder / "build")
-        return submit(cluster, build, tmp_path, *options, path=stand_in, STAND_IN=does, **variables)
+        return submit(cluster, build, tmp_path, *options, path=f"{first}{stand_in}", STAND_IN=does, **variables)
 
     return submitted
 
@@ -90,6 +102,25 @@ def test_requeues_are_bounded_and_say_why(job: Submit, cluster) -> None:
     assert done.text().count("Slurm wants the nodes back: the run is asked to save and to leave") == 2
     assert "requeued (Slurm wanted the nodes back): restart 1 of at most 1 goes on" in done.text()
     assert "not requeued (Slurm wanted the nodes back): launch.slurm.max_requeues is 1" in done.text()
+
+
+def test_a_controller_that_drops_requests_is_asked_again(job: Submit, cluster, tmp_path) -> None:
+    fake = tmp_path / "fakes" / "scontrol"
+    fake.parent.mkdir()
+    fake.write_text(DROPS.format(scontrol=shutil.which("scontrol")))
+    fake.chmod(stat.S_IRWXU)
+    dropped = tmp_path / "dropped"
+    dropped.mkdir()
+    done = job("drops", WAITS, first=f"{fake.parent}:", DROPPED=str(dropped), slurm="max_requeues: 1")
+    for start in (1, 2):
+        done.says("is 1 of 2", times=start)
+        cluster.run("scancel", "--batch", "--signal=USR1", done.id)
+        done.says("saves", times=2 * start)
+    assert done.ended().startswith("FAILED ")
+    assert done.facts()["Restarts"] == "1"
+    assert "requeued (Slurm wanted the nodes back): restart 1 of at most 1 goes on" in done.text()
+    # of each start: what job this is, its nodes, whether it was cancelled; then the requeue
+    assert len(list(dropped.iterdir())) == 7
 
 
 def test_dependencies_are_waited_for_and_hopeless_ones_end_the_job(job: Submit) -> None:
