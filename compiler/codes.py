@@ -250,6 +250,11 @@ _ROWS: dict[str, tuple[str, str]] = {
         "A run has a number of iterations, or a number of epochs from which it follows; its warm-up is a number of "
         "iterations or a share of the schedule.",
     ),
+    "SFTC427": (
+        "a loss that is computed in two ways",
+        "`train.fused_linear_cross_entropy` computes losses without the logits of all tokens, which the other option "
+        "changes or keeps.",
+    ),
     "SFTC431": (
         "rows that do not suit the task",
         "Supervised fine-tuning reads conversations, pretraining reads text; a column is read only by its own format.",

@@ -269,6 +269,10 @@ _ROWS: dict[str, tuple[str, str]] = {
         "train:\n  train_iters: 1000\n  epochs: 3\n",
         "train:\n  train_iters: 1000\n",
     ),
+    "SFTC427": (
+        "train:\n  fused_linear_cross_entropy: true\nmegatron:\n  args:\n    cross_entropy_loss_fusion: true\n",
+        "train:\n  fused_linear_cross_entropy: true\n",
+    ),
     "SFTC431": (
         "data:\n  format: text\n",
         "data:\n  format: messages\n",

@@ -155,6 +155,7 @@ def _facts(plan: Plan) -> dict[str, Any]:
         "has_rows": plan.has_rows,
         "weights": source_weights(plan),
         "pad_to": pad_to(plan),
+        "skips_unsupervised": skips_unsupervised(plan),
         "value": {key: resolved.value for key, resolved in plan.values.items()},
         "environment": plan.environment,
         "torchrun": plan.torchrun,
@@ -168,6 +169,12 @@ def _facts(plan: Plan) -> dict[str, Any]:
 def _hook(plan: Plan, name: str) -> dict[str, str] | None:
     found = [hook for hook in plan.hooks if hook.name == name]
     return {"target": found[0].target, "takes": ", ".join(found[0].takes)} if found else None
+
+
+def skips_unsupervised(plan: Plan) -> bool:
+    """Whether no loss is computed where none is trained on. A hook may weigh tokens by something else than the mask."""
+    names = {hook.name for hook in plan.hooks}
+    return bool(plan["train.fused_linear_cross_entropy"]) and not names & {"loss", "metrics"}
 
 
 def source_weights(plan: Plan) -> tuple[float, ...] | None:

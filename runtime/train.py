@@ -109,6 +109,7 @@ def run(build_dir: Path) -> None:
             first_weights_of(bundle, begun),
             adapt=adapting_of(bundle, begun),
             variable_lengths=bundle.value("data.padding") == "longest",
+            fused_loss=bundle.value("train.fused_linear_cross_entropy"),
             asking=asking,
         )
         outcome = "complete" if iteration >= whole.iterations else "stopped"

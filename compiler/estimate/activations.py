@@ -9,6 +9,7 @@ of the rank (`tokens`), N those that sequence parallelism leaves it (`narrow_tok
 from .sizes import Sizes
 
 FLOAT, INDEX, MASK = 4, 8, 1  # bytes
+SLICE = {"cpu": 1 << 23, "cuda": 1 << 27}  # logits at a time, as in runtime/linear_cross_entropy.py
 
 
 def norm(sizes: Sizes) -> int:
@@ -106,18 +107,30 @@ def embedding(sizes: Sizes) -> int:
 
 
 def head(sizes: Sizes) -> int:
-    """Final norm, the output layer's input, and of the loss all but the logits: labels and masks."""
+    """Final norm, the output layer's input, and of the loss all but the logits: labels and masks. Fused with the loss,
+    the input is not gathered again but kept, with each token's place and normalizer.
+    """
+    if sizes.fused_loss:
+        return norm(sizes) + sizes.tokens * (sizes.hidden * sizes.element + 2 * INDEX + 2 * FLOAT + MASK)
     return norm(sizes) + linear_input(sizes) + sizes.tokens * (INDEX + FLOAT + MASK)
 
 
 def kept_logits(sizes: Sizes) -> int:
     """The softmax, float32, of each token over this rank's share of the vocabulary."""
-    return sizes.tokens * sizes.vocab * FLOAT
+    return 0 if sizes.fused_loss else sizes.tokens * sizes.vocab * FLOAT
 
 
 def passing_logits(sizes: Sizes) -> int:
-    """The logits in half precision beside their softmax, in the forward pass; their gradient, in the backward pass."""
-    return sizes.tokens * sizes.vocab * sizes.element if sizes.element < FLOAT else 0
+    """The logits in half precision beside their softmax, in the forward pass; their gradient, in the backward pass.
+
+    Fused with the loss: those of one slice, float32 and in half precision, and the sum of its weight gradients.
+    """
+    half = sizes.element if sizes.element < FLOAT else 0
+    if not sizes.fused_loss:
+        return sizes.tokens * sizes.vocab * half
+    logits = min(SLICE["cpu" if sizes.on_cpu else "cuda"], sizes.tokens * sizes.vocab)
+    gradient = sizes.vocab * sizes.hidden if sizes.trains_head else 0
+    return (logits + gradient) * (FLOAT + half)
 
 
 def _output(sizes: Sizes) -> int:

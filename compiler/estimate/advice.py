@@ -70,6 +70,8 @@ def _steps(plan: Plan) -> Iterator[dict[str, Any]]:
         yield {"parallel.use_distributed_optimizer": True}
     if tp > 1 and not plan["parallel.sequence_parallel"]:
         yield {"parallel.sequence_parallel": True}
+    if not plan["train.fused_linear_cross_entropy"]:
+        yield {"train.fused_linear_cross_entropy": True}
     if plan["train.micro_batch_size"] > 1:
         yield {"train.micro_batch_size": plan["train.micro_batch_size"] // 2}
     if plan["train.recompute_granularity"] != "full":

@@ -81,6 +81,8 @@ class Sizes:
     is_gated: bool
     is_packed: bool
     is_rms: bool
+    fused_loss: bool
+    trains_head: bool
     copies_queries: bool
     has_qk_norm: bool
     dropout: bool
@@ -159,6 +161,8 @@ def sizes_of(plan: Plan) -> Sizes:
         is_gated=plan["model.swiglu"] or bool(raw("quick_geglu")),
         is_packed=plan["data.packing"],
         is_rms=plan["model.normalization"] == "RMSNorm",
+        fused_loss=plan["train.fused_linear_cross_entropy"],
+        trains_head=plan["lora.rank"] is None,
         copies_queries=heads > groups and not latent,
         has_qk_norm=plan["model.qk_layernorm"],
         dropout=plan["model.hidden_dropout"] > 0,

@@ -1,11 +1,25 @@
-"""Batch sizes, the learning-rate schedule and recomputation."""
+"""Batch sizes, the learning-rate schedule, recomputation and how the loss is computed."""
 
 from collections.abc import Iterator
 
 from ..diagnostics import Diagnostic
+from ..options import option_defaults
+from ..parameters import raw_option
 from .context import Context
 
 ITERS, EPOCHS = "train.train_iters", "train.epochs"
+FUSED = "train.fused_linear_cross_entropy"
+# Options of Megatron that look at the logits between output layer and loss, or move the weights away in between.
+LOOKS_AT_LOGITS = (
+    "cross_entropy_loss_fusion",
+    "cuda_graph_impl",
+    "defer_embedding_wgrad_compute",
+    "enable_cuda_graph",
+    "fp16_lm_cross_entropy",
+    "use_megatron_fsdp",
+    "use_mup",
+    "use_torch_fsdp2",
+)
 WARMUP, SHARE, DECAY = "train.lr_warmup_iters", "train.lr_warmup_fraction", "train.lr_decay_iters"
 
 
@@ -73,4 +87,14 @@ def recompute(context: Context) -> Iterator[Diagnostic]:
             yield context.error("SFTC425", key, message)
 
 
-RULES = (length, batch, warmup, decay, final_rate, recompute)
+def fused_loss(context: Context) -> Iterator[Diagnostic]:
+    if not context[FUSED]:
+        return
+    usual = option_defaults(context["megatron.target"])
+    for dest in LOOKS_AT_LOGITS:
+        if raw_option(context.plan, dest) not in (usual.get(dest), None, False, 0):
+            message = f"`--{dest.replace('_', '-')}` does not go together with `fused_linear_cross_entropy`"
+            yield context.error("SFTC427", f"megatron.args.{dest}", message, also=(FUSED,), help="leave out one of the two")
+
+
+RULES = (length, batch, warmup, decay, final_rate, recompute, fused_loss)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .head import fuse_loss
 from .parameters import Slot, slots
 
 type LayerSpec = Callable[..., Any]
@@ -18,13 +19,15 @@ class Model:
     layer_spec: what the layers are made of, called with Megatron's TransformerConfig and `vp_stage`; None for
     Megatron's own choice. first_weights: what fills the parameters of this rank once they are built, before DDP and
     the optimizer copy them; None for Megatron's random weights. adapt: what then makes the model chunks train something
-    else than all their weights. variable_lengths: micro-batches differ in length.
+    else than all their weights. variable_lengths: micro-batches differ in length. fused_loss: losses are computed without
+    the logits of all tokens.
     """
 
     layer_spec: LayerSpec | None
     first_weights: FirstWeights | None
     adapt: Adapt | None
     variable_lengths: bool
+    fused_loss: bool = False
 
     def tells_lengths(self, args: Any) -> bool:
         """Whether pipeline stages tell each other the length of each micro-batch; no option of Megatron's."""
@@ -36,3 +39,7 @@ class Model:
             self.first_weights(list(slots(chunks)))
         if self.adapt is not None:
             self.adapt(chunks)
+        if self.fused_loss:
+            for chunk in chunks:
+                if chunk.post_process:
+                    fuse_loss(chunk)

@@ -32,6 +32,7 @@ def train(
     *,
     adapt: Adapt | None = None,
     variable_lengths: bool = False,
+    fused_loss: bool = False,
     asking: Asking | None = None,
 ) -> int:
     """Run Megatron's pretrain() to its end and return the last iteration.
@@ -40,7 +41,7 @@ def train(
     layers are made of, None for Megatron's own choice; first_weights: what fills the parameters of this rank once they
     are built, None for Megatron's random weights; adapt: what then makes the model chunks of this rank train something
     else than all their weights; variable_lengths: micro-batches differ in length, which pipeline stages then tell each
-    other; asking: what an evaluation does besides.
+    other; fused_loss: losses are computed without the logits of all tokens; asking: what an evaluation does besides.
     """
     started = epoch_seconds()
     training = importlib.import_module("megatron.training.training")
@@ -57,7 +58,13 @@ def train(
     mend_random_state(training)
     listen()
     args = parse([*arguments, *OPTIONS])
-    model = Model(layer_spec=layer_spec, first_weights=first_weights, adapt=adapt, variable_lengths=variable_lengths)
+    model = Model(
+        layer_spec=layer_spec,
+        first_weights=first_weights,
+        adapt=adapt,
+        variable_lengths=variable_lengths,
+        fused_loss=fused_loss,
+    )
     line = release_line()
     news = News(args, observer, asking or Asking())
     news.listen(training)

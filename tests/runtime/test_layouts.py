@@ -41,6 +41,7 @@ TP, PP, CP = "tensor_model_parallel_size", "pipeline_model_parallel_size", "cont
 EP, ETP, VPP = "expert_model_parallel_size", "expert_tensor_parallel_size", "num_virtual_stages_per_pipeline_rank"
 SP = {"sequence_parallel": True}
 LORA: Changes = {"lora": {"rank": 8, "alpha": 256}}
+FUSED = {"fused_linear_cross_entropy": True}
 RECOMPUTE = {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
 
 
@@ -65,10 +66,15 @@ JOBS: dict[str, Job] = {
     "CP2": (parallel(**{CP: 2}), 2, "one process"),
     "TP2 x DP2": (parallel(**{TP: 2}), 4, "one process"),
     "PP2 x CP2": (parallel(**{PP: 2, CP: 2}), 4, "one process"),
+    "fused loss, micro-batch 8": ({"train": {**FUSED, "micro_batch_size": 8}}, 1, "one process"),
+    "fused loss, TP2": ({"train": FUSED, **parallel(**{TP: 2})}, 2, "one process"),
+    "fused loss, TP2 + SP": ({"train": FUSED, **parallel(**{TP: 2}, **SP)}, 2, "one process"),
+    "fused loss, PP2 x CP2": ({"train": FUSED, **parallel(**{PP: 2, CP: 2})}, 4, "one process"),
     # Sixteen rows, all of them in every batch: as samples of their own, and in packs.
     "16 rows": ({}, 1, "16 rows"),
     "16 rows, epochs": ({"train": {"train_iters": None, "epochs": STEPS}}, 1, "16 rows"),
     "16 rows in packs": ({"data": {"packing": True}}, 1, "16 rows"),
+    "16 rows in packs, fused loss": ({"train": FUSED, "data": {"packing": True}}, 1, "16 rows"),
     "16 rows in packs, CP2": ({"data": {"packing": True}, **parallel(**{CP: 2})}, 2, "16 rows"),
     "experts, one process": ({"model": MOE}, 1, "experts, one process"),
     "experts, EP2": ({"model": MOE, **parallel(**{EP: 2})}, 2, "experts, one process"),
@@ -81,6 +87,7 @@ JOBS: dict[str, Job] = {
     "LoRA, one process": (LORA, 1, "LoRA, one process"),
     "LoRA, DP2, distributed optimizer": ({**LORA, **parallel(use_distributed_optimizer=True)}, 2, "LoRA, one process"),
     "LoRA, TP2": ({**LORA, **parallel(**{TP: 2})}, 2, "LoRA, one process"),
+    "LoRA, fused loss, TP2": ({**LORA, "train": FUSED, **parallel(**{TP: 2})}, 2, "LoRA, one process"),
     "LoRA, TP2 + SP": ({**LORA, **parallel(**{TP: 2}, **SP)}, 2, "LoRA, one process"),
     "LoRA, PP2, 2 virtual stages": ({**LORA, **parallel(**{PP: 2, VPP: 2})}, 2, "LoRA, one process"),
     "LoRA, CP2": ({**LORA, **parallel(**{CP: 2})}, 2, "LoRA, one process"),

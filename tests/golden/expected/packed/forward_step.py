@@ -40,7 +40,8 @@ def get_batch(data_iterator):
 def loss_func(batch, output_tensor):
     """Sum of the losses where the mask is 1, the number of those tokens, and both for the log.
 
-    output_tensor is [b, s]: the cross entropy of every token. The sums are those of this micro-batch on this rank;
+    output_tensor is [b, s]: the cross entropy of every token that is trained on, and 0 elsewhere.
+    The sums are those of this micro-batch on this rank;
     Megatron adds both up over the global batch before it divides, so every supervised token weighs the same.
     """
     loss_sum, num_tokens = masked_loss(output_tensor, batch["loss_mask"])
@@ -58,6 +59,7 @@ def forward_step(data_iterator, model, return_schedule_plan=False):
         batch["attention_mask"],
         labels=batch["labels"],
         packed_seq_params=batch["packed_seq_params"],
+        loss_mask=batch["loss_mask"],  # where it is 0 no loss is computed
     )
     return output, partial(loss_func, batch)
 
