@@ -1,8 +1,8 @@
 """The cross entropy of an output layer without its logits: a slice of the tokens at a time, vocabulary-parallel too.
 
-Logits of all tokens of a micro-batch are the largest tensor of a model with a large vocabulary, and Megatron keeps their
-softmax in float32 for the backward pass. Here a slice of them is computed, used and forgotten, and computed once more in
-the backward pass. Where the loss mask is known, tokens that are not trained on take no part at all.
+Logits of all tokens of a micro-batch are the largest tensor of a model with a large vocabulary, and Megatron keeps
+their softmax in float32 for the backward pass. Here a slice of them is computed, used and forgotten, and computed once
+more in the backward pass. Where the loss mask is known, tokens that are not trained on take no part at all.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from megatron.core import tensor_parallel
 from torch.distributed import ReduceOp, all_reduce
 
 # Logits of one slice. What a CPU adds up it should still have in its cache; a GPU wants large matrix products.
-ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 27}
+ELEMENTS = {"cpu": 1 << 24, "cuda": 1 << 27}
 
 
 def token_losses(
@@ -42,7 +42,8 @@ def token_losses(
         kept = loss_mask.t().flatten().nonzero().squeeze(1)
         found = LinearCrossEntropy.apply(rows.index_select(0, kept), weight, wanted[kept], group)
         losses = torch.zeros(len(rows), dtype=torch.float32, device=rows.device).index_copy(0, kept, found)
-    return losses.view(hidden.shape[:2]).t().contiguous()
+    ordered: torch.Tensor = losses.view(hidden.shape[:2]).t().contiguous()
+    return ordered
 
 
 class LinearCrossEntropy(torch.autograd.Function):
@@ -54,9 +55,7 @@ class LinearCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, group: Any
-    ) -> torch.Tensor:
+    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, group: Any) -> torch.Tensor:
         own = labels - group.rank() * len(weight)
         is_other = (own < 0) | (own >= len(weight))
         own = own.masked_fill(is_other, 0)
@@ -73,7 +72,8 @@ class LinearCrossEntropy(torch.autograd.Function):
             all_reduce(sums, group=group)
             total, wanted = sums
         ctx.save_for_backward(hidden, weight, own, is_other, highest + total.log())
-        return total.log() + (highest - wanted)
+        losses: torch.Tensor = total.log() + (highest - wanted)
+        return losses
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None]:

@@ -9,7 +9,7 @@ of the rank (`tokens`), N those that sequence parallelism leaves it (`narrow_tok
 from .sizes import Sizes
 
 FLOAT, INDEX, MASK = 4, 8, 1  # bytes
-SLICE = {"cpu": 1 << 23, "cuda": 1 << 27}  # logits at a time, as in runtime/linear_cross_entropy.py
+SLICE = {"cpu": 1 << 24, "cuda": 1 << 27}  # logits at a time, as in runtime/linear_cross_entropy.py
 
 
 def norm(sizes: Sizes) -> int:

@@ -94,7 +94,7 @@ def fused_loss(context: Context) -> Iterator[Diagnostic]:
     for dest in LOOKS_AT_LOGITS:
         if raw_option(context.plan, dest) not in (usual.get(dest), None, False, 0):
             message = f"`--{dest.replace('_', '-')}` does not go together with `fused_linear_cross_entropy`"
-            yield context.error("SFTC427", f"megatron.args.{dest}", message, also=(FUSED,), help="leave out one of the two")
+            yield context.error("SFTC427", f"megatron.args.{dest}", message, also=(FUSED,), help="leave one out")
 
 
 RULES = (length, batch, warmup, decay, final_rate, recompute, fused_loss)

@@ -19,8 +19,8 @@ class Model:
     layer_spec: what the layers are made of, called with Megatron's TransformerConfig and `vp_stage`; None for
     Megatron's own choice. first_weights: what fills the parameters of this rank once they are built, before DDP and
     the optimizer copy them; None for Megatron's random weights. adapt: what then makes the model chunks train something
-    else than all their weights. variable_lengths: micro-batches differ in length. fused_loss: losses are computed without
-    the logits of all tokens.
+    else than all their weights. variable_lengths: micro-batches differ in length. fused_loss: losses are computed
+    without the logits of all tokens.
     """
 
     layer_spec: LayerSpec | None

@@ -73,13 +73,16 @@ def compile_recipe(recipe: Path, build: Path) -> None:
 type Trained = tuple[list[dict[str, Any]], list[str]]
 
 
-def trained(cwd: Path, target: str, path: Path | None) -> Trained:
-    """The metrics of two iterations of the quickstart and the evaluations around them, and what the model answered."""
+def trained(cwd: Path, target: str, path: Path | None, *, fused: bool = False) -> Trained:
+    """The metrics of two iterations of the quickstart and the evaluations around them, and what the model answered.
+    `fused`: the losses are computed without logits, which is what we change in the model itself.
+    """
     (cwd / "recipes").symlink_to(ROOT / "recipes")
     text = (ROOT / "recipes/quickstart/recipe.yaml").read_text(encoding="utf-8")
     for key, value in SHORT.items():
         text, count = re.subn(rf"^  {key}: \w+", f"  {key}: {value}", text, flags=re.MULTILINE)
         assert count == 1
+    text = text.replace("\ntrain:\n", f"\ntrain:\n  fused_linear_cross_entropy: {str(fused).lower()}\n")
     (cwd / "recipe.yaml").write_text(retarget(text, target, path), encoding="utf-8")
     compile_recipe(cwd / "recipe.yaml", cwd / "build")
     line = ["bash", cwd / "build/launch.sh"]
@@ -102,7 +105,10 @@ def test_the_quickstart_is_trained_alike(target: str, wheels: dict[str, Path], n
     """The same weights to begin with, the same rows in the same order, the same loss, gradient and update; and the same
     answers before and after.
     """
-    lines, answers = trained(tmp_path, target, wheels.get(target))
+    lines, answers = trained(tmp_path, target, wheels.get(target), fused=True)
+    assert json.loads((tmp_path / "build/plan.json").read_text())["values"]["train"]["fused_linear_cross_entropy"][
+        "value"
+    ]
     assert [line["iteration"] for line in newest[0]] == [0, 0, 1, 2, 2, 2]
     for line, wanted in zip(lines, newest[0], strict=True):
         assert line == pytest.approx(wanted, rel=1e-5)

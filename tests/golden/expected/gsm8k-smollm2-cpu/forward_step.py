@@ -37,7 +37,8 @@ def get_batch(data_iterator):
 def loss_func(batch, output_tensor):
     """Sum of the losses where the mask is 1, the number of those tokens, and both for the log.
 
-    output_tensor is [b, s]: the cross entropy of every token. The sums are those of this micro-batch on this rank;
+    output_tensor is [b, s]: the cross entropy of every token that is trained on, and 0 elsewhere.
+    The sums are those of this micro-batch on this rank;
     Megatron adds both up over the global batch before it divides, so every supervised token weighs the same.
     """
     loss_sum, num_tokens = masked_loss(output_tensor, batch["loss_mask"])
@@ -49,7 +50,13 @@ def forward_step(data_iterator, model, return_schedule_plan=False):
     """The output of `model` for one micro-batch (or its schedule, if asked for) and the function that makes its loss."""
     batch = get_batch(data_iterator)
     step = model.build_schedule_plan if return_schedule_plan else model
-    output = step(batch["tokens"], batch["position_ids"], batch["attention_mask"], labels=batch["labels"])
+    output = step(
+        batch["tokens"],
+        batch["position_ids"],
+        batch["attention_mask"],
+        labels=batch["labels"],
+        loss_mask=batch["loss_mask"],  # where it is 0 no loss is computed
+    )
     return output, partial(loss_func, batch)
 
 
