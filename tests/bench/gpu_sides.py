@@ -46,7 +46,9 @@ class Failed(Exception):
 class Run:
     """A process and its lines, each with the seconds since the start."""
 
-    def __init__(self, words: Sequence[str | Path], folder: Path) -> None:
+    def __init__(self, words: Sequence[str | Path], folder: Path, *, cpu: bool) -> None:
+        # one GPU: TRL refuses to see more of them in one process
+        gpu = "" if cpu else os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         self._began = time.monotonic()
         self.lines: list[tuple[float, str]] = []
@@ -58,7 +60,7 @@ class Run:
             stdin=subprocess.DEVNULL,
             text=True,
             errors="replace",
-            env={**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1"},
+            env={**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": gpu},
         )
         self._reader = Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -114,8 +116,8 @@ def _is_alive(number: int) -> bool:
 
 
 @contextmanager
-def running(words: Sequence[str | Path], folder: Path) -> Iterator[Run]:
-    run = Run(words, folder)
+def running(words: Sequence[str | Path], folder: Path, *, cpu: bool) -> Iterator[Run]:
+    run = Run(words, folder, cpu=cpu)
     try:
         yield run
     finally:
@@ -123,7 +125,7 @@ def running(words: Sequence[str | Path], folder: Path) -> Iterator[Run]:
 
 
 def matmul(folder: Path, *, cpu: bool) -> dict[str, Any]:
-    with running([sys.executable, HERE / "matmul.py", *(["cpu"] if cpu else [])], folder) as run:
+    with running([sys.executable, HERE / "matmul.py", *(["cpu"] if cpu else [])], folder, cpu=cpu) as run:
         run.until()
         return run.result()
 
@@ -138,14 +140,14 @@ def ours(case: Case, folder: Path, settings: Sequence[str] = ()) -> Found:
         [*words, *(f"--set={one}" for one in settings)],
         [sys.executable, "-m", "sftc.runtime", "prepare", "build"],
     ):
-        with running(first, folder) as run:
+        with running(first, folder, cpu=case.cpu) as run:
             run.until()
     metrics = folder / "run" / FILE
 
     def logged() -> list[dict[str, Any]]:
         return [line for line in read(metrics) if "lm_loss" in line]
 
-    with running(["bash", folder / "build/launch.sh"], folder) as run:
+    with running(["bash", folder / "build/launch.sh"], folder, cpu=case.cpu) as run:
         run.until(lambda: len(logged()) >= case.iterations)
         steps = logged()
         start = phases(run.lines)
@@ -160,13 +162,12 @@ def ours(case: Case, folder: Path, settings: Sequence[str] = ()) -> Found:
 
 
 def phases(lines: Sequence[tuple[float, str]]) -> dict[str, float]:
-    """Seconds of each phase of a launch, up to the first one whose line is not there."""
+    """Seconds of each phase of a launch; one whose line is not there is part of the next one."""
     found, before = {}, 0.0
     for name, said in PHASES.items():
         at = next((seconds for seconds, line in lines if said.match(line)), None)
-        if at is None:
-            break
-        found[name], before = at - before, at
+        if at is not None:
+            found[name], before = at - before, at
     return found
 
 
@@ -192,7 +193,7 @@ def plain(case: Case, folder: Path, _: Sequence[str] = ()) -> Found:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with running([sys.executable, HERE / "plain_megatron.py", "case.json", str(port)], folder) as run:
+    with running([sys.executable, HERE / "plain_megatron.py", "case.json", str(port)], folder, cpu=case.cpu) as run:
         run.until()
         memory = run.result()["memory_bytes"]
         seconds = [float(number) / 1000 for number in ELAPSED.findall(run.text())]
@@ -202,7 +203,7 @@ def plain(case: Case, folder: Path, _: Sequence[str] = ()) -> Found:
 
 def trl(case: Case, folder: Path, _: Sequence[str] = ()) -> Found:
     (folder / "case.json").write_text(case.dumps())
-    with running([sys.executable, HERE / "trl_train.py", "case.json"], folder) as run:
+    with running([sys.executable, HERE / "trl_train.py", "case.json"], folder, cpu=case.cpu) as run:
         run.until()
         return Found(**run.result())
 
