@@ -115,7 +115,7 @@ def missing(sides: Sequence[str], *, rehearse: bool) -> list[str]:
         lacking = [package for module, package in needed.items() if find_spec(module) is None]
         if lacking:
             found.append(f"not installed: {', '.join(lacking)}; {REMEDY}, or leave TRL out with `--only ours plain`")
-    if not found and not rehearse:
+    if find_spec("torch") is not None and not rehearse:
         import torch
 
         if not torch.cuda.is_available():
