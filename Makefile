@@ -5,6 +5,7 @@
 # make kills  kill a training at 20 random moments, and see that each next start goes on rightly; 15 minutes
 # make bench-cpu   how fast the quickstart trains on a CPU, against a plain PyTorch loop of the same model
 # make bench-loss  memory and time of the loss with and without the logits of all tokens
+# make bench-gpu   how fast one GPU trains, against plain Megatron and TRL; ARGS=--rehearse to see it work on a CPU
 # make bench-hf    host memory of loading Hugging Face weights, against their size
 # make bench-data  how fast data is prepared; ROWS=5000000 for the memory of so many
 
@@ -13,7 +14,7 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 READY := $(VENV)/.sftc-ready
 
-.PHONY: demo test check lint types golden equivalence option-tables kills bench-cpu bench-loss bench-data bench-hf clean
+.PHONY: demo test check lint types golden equivalence option-tables kills bench-cpu bench-loss bench-gpu bench-data bench-hf clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -52,6 +53,9 @@ bench-cpu: $(READY)
 
 bench-loss: $(READY)
 	$(BIN)/python tests/bench/loss_memory.py
+
+bench-gpu: $(READY)
+	$(BIN)/python tests/bench/gpu_speed.py $(ARGS)
 
 bench-hf: $(READY)
 	$(BIN)/python tests/bench/hf_memory.py

@@ -1,4 +1,4 @@
-"""TRL's own preprocessing: the tokenize and pack maps of its SFTTrainer, and nothing else of it."""
+"""TRL's own preprocessing: the tokenize and pack maps of its SFTTrainer, and nothing else of it; its tokenizer."""
 
 import json
 import time
@@ -8,6 +8,16 @@ from typing import Any
 
 from sftc.runtime.data.template import find_template
 from sftc.runtime.data.tokens import TextTokenizer
+
+
+def fast_tokenizer(path: Path) -> Any:
+    """The tokenizer in directory `path`, with its chat template, as TRL takes it."""
+    from transformers import PreTrainedTokenizerFast
+
+    ours = TextTokenizer.load(path, 1 << 20)
+    fast = PreTrainedTokenizerFast(tokenizer_object=ours.backend, **dict(ours.special_tokens))
+    fast.chat_template = find_template(path, ours.config, None).default
+    return fast
 
 
 def trl_seconds(place: Path, tokenizer: Path, *, seq_length: int, processes: int | None) -> tuple[float, str] | str:
@@ -20,13 +30,11 @@ def trl_seconds(place: Path, tokenizer: Path, *, seq_length: int, processes: int
         import datasets
         import torch
         import trl
-        from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+        from transformers import LlamaConfig, LlamaForCausalLM
     except ImportError as error:
         return f"needs the extra `bench`: {error}"
     datasets.disable_caching()
-    ours = TextTokenizer.load(tokenizer, 1 << 20)
-    fast = PreTrainedTokenizerFast(tokenizer_object=ours.backend, **dict(ours.special_tokens))
-    fast.chat_template = find_template(tokenizer, ours.config, None).default
+    fast = fast_tokenizer(tokenizer)
     config = trl.SFTConfig(
         output_dir=str(place / "trl"),
         packing=True,

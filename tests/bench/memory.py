@@ -19,13 +19,13 @@ def peak_of_preparing(settings: DataSettings) -> int:
     done = threading.Event()
     while process.is_alive():
         done.wait(SECONDS)
-        peak = max(peak, sum(map(_resident, _tree(process.pid or 0))))
+        peak = max(peak, sum(map(_resident, tree(process.pid or 0))))
     process.join()
     assert process.exitcode == 0, f"preparation ended with {process.exitcode}"
     return peak
 
 
-def _tree(root: int) -> list[int]:
+def tree(root: int) -> list[int]:
     found = [root]
     for number in found:
         try:
