@@ -4,7 +4,6 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -43,9 +42,10 @@ def run(path: Path) -> None:
         from .. import cpu
 
         cpu.activate()
-    own = {name: value for name in ("max_new_tokens", "answer_pattern") if (value := getattr(job, name)) is not None}
     asked = job.samples or data.conversations("valid")
-    settings = replace(Settings.of(bundle.value) or Settings.usual(bundle.value, asked), samples=asked, **own)
+    settings = Settings.of_checkpoint(
+        bundle.value, asked, max_new_tokens=job.max_new_tokens, answer_pattern=job.answer_pattern
+    )
     evaluation = Evaluation(bundle, settings, data, reports=reports)
     batch = int(bundle.value("train.micro_batch_size")) * copies(bundle.value)
     samples = math.ceil(min(asked, data.rows("valid")) / batch) * batch
