@@ -10,7 +10,8 @@ from .appended import appending, is_line, lines, parsed
 FILE = "metrics.jsonl"
 MACHINE = ("tokens_per_second", "tflops_per_rank", "memory_bytes")  # what depends on the machine
 KEYS = ("iteration", "lm_loss", "learning_rate", "grad_norm", *MACHINE, "supervised_tokens")
-ANSWERED = "valid_answers"  # is in every line of an evaluation with answers, which has no loss
+PREFIX = "valid_"  # of what an evaluation measures
+ANSWERED = f"{PREFIX}answers"  # is in every line of an evaluation with answers, which has no loss
 BLOCK = 1 << 16  # bytes that are read at once from the end
 
 

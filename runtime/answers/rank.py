@@ -16,6 +16,7 @@ from ..checkpoint.start import Start, first
 from ..data.dataset import PreparedData
 from ..device import Device, choose
 from ..errors import UserError
+from ..hooks import require_apart
 from ..launch import Evaluation as Iterations
 from ..launch import Length, arguments_of
 from ..train import adapting_of, first_weights_of, import_step, layers_of
@@ -138,6 +139,7 @@ class _Result(megatron.Observer):
         self.others = others
 
     def answered(self, _: int, answers: Any) -> None:
+        require_apart(self.others, answers.values)
         self.told = answers
 
 
