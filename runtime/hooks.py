@@ -190,8 +190,8 @@ def _require_names(said: str, result: Mapping[Any, Any], taken: Sequence[str]) -
 
 
 def require_apart(metrics: Iterable[str], scores: Iterable[str]) -> None:
-    """UserError if `hooks.metrics` and the scores of answers, those of `hooks.answer_metrics` among them, have a name in
-    common: both are named alike in metrics.jsonl.
+    """UserError if a name of `hooks.metrics` is one of the scores of answers, or of `hooks.answer_metrics`: in
+    metrics.jsonl both would have it.
     """
     if both := sorted(set(metrics) & set(scores)):
         whose = "a figure of sftc's own" if both[0] in OF_ANSWERS else "of `hooks.answer_metrics` as well"
