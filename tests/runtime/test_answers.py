@@ -16,7 +16,7 @@ torch: Any = pytest.importorskip("torch")
 from sftc.runtime.answers.evaluate import _stops  # noqa: E402
 from sftc.runtime.answers.generate import generate  # noqa: E402
 from sftc.runtime.answers.generated import Limits  # noqa: E402
-from sftc.runtime.answers.measure import measure  # noqa: E402
+from sftc.runtime.answers.measure import Measured, measure  # noqa: E402
 from sftc.runtime.answers.questions import Question, Questions, find_questions  # noqa: E402
 from sftc.runtime.answers.sampling import choose, draws_of  # noqa: E402
 from sftc.runtime.answers.wording import Wording  # noqa: E402
@@ -132,6 +132,20 @@ def test_draws_follow_the_probabilities() -> None:
     assert set(shares(top_p=0.9)) == {2, 3}  # 0.865 are not enough
     assert set(shares(top_p=0.8)) == {3}
     assert shares(top_k=2)[3] == pytest.approx(float(wanted[3] / (wanted[2] + wanted[3])), abs=0.01)
+
+
+@pytest.mark.parametrize("limits", [{}, {"top_k": 2, "top_p": 0.5}])
+def test_a_model_that_has_diverged_answers_something(limits: dict[str, Any]) -> None:
+    sampling = SimpleNamespace(**{"temperature": 1.0, "top_k": None, "top_p": None, **limits})
+    logits = torch.tensor([[torch.nan] * 4, [torch.inf] * 4, [0.0, 0.0, 50.0, 0.0]])
+    found = choose(logits, sampling, [0.5] * 3).tolist()
+    assert found[2] == 2
+    assert set(found) <= set(range(4))
+
+
+@pytest.mark.parametrize(("loss", "perplexity"), [(0.0, 1.0), (np.inf, np.inf), (1e3, np.inf), (np.nan, np.nan)])
+def test_a_perplexity_is_a_number_where_the_loss_is_one(loss: float, perplexity: float) -> None:
+    assert Measured(loss=loss, accuracy=0.0, tokens=1).perplexity == pytest.approx(perplexity, nan_ok=True)
 
 
 def test_a_conversation_has_its_own_random_numbers() -> None:
