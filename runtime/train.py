@@ -131,9 +131,9 @@ def run(build_dir: Path) -> None:
         process.leave(process.STOPPED, f"{iteration} of {whole.iterations}, {saved}")
         return
     say(f"done: iteration {iteration}{_learnt(run_path)}")
-    for text in few(run_path, iteration):
-        say(text)
     if reports:
+        for text in few(run_path, iteration):
+            say(text)
         _export(bundle, run_path, iteration, say)
     say(_farewell(bundle))
 
