@@ -59,16 +59,17 @@ class Reporter(Observer):
         self._flops = flops
         # A run that starts anew evaluates its first weights anew.
         self._kept_to = iteration or -1
-        self._metrics = Metrics(self._run_path, resumed_at=self._kept_to)
+        is_trained = iteration >= self._progress.total
+        self._metrics = Metrics(self._run_path, resumed_at=self._kept_to, evaluates=is_trained)
         if (self._run_path / ANSWERS).is_file():  # what it says of iterations to come is of before
             self._answers = AnswerLog(self._run_path, resumed_at=self._kept_to)
         for tracker in self._trackers:
             tracker.begin()
         self._lap_from = iteration
-        if iteration < self._progress.total:
-            self._progress.say(f"training, iteration {iteration + 1} of {self._progress.total} is next")
-        else:
+        if is_trained:
             self._progress.say(f"iteration {iteration} has yet to be evaluated")
+        else:
+            self._progress.say(f"training, iteration {iteration + 1} of {self._progress.total} is next")
         self._watch.lap()
 
     def stepped(self, step: Step) -> None:

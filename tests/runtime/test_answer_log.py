@@ -12,7 +12,7 @@ import pytest
 from sftc.runtime.answers.answer import DEFINITIONS, FILE, Answer, Evaluated
 from sftc.runtime.answers.log import AnswerLog, read
 from sftc.runtime.errors import UserError
-from sftc.runtime.megatron import Observer
+from sftc.runtime.megatron import Observer, Step
 from sftc.runtime.metrics import FILE as METRICS
 from sftc.runtime.metrics import is_evaluated, newest
 from sftc.runtime.metrics import read as read_metrics
@@ -136,6 +136,33 @@ def test_the_scores_are_a_line_of_their_own(tmp_path: Path, capsys: pytest.Captu
     ]
     assert newest(tmp_path / METRICS, "valid_loss")["valid_loss"] == loss
     assert [is_evaluated(tmp_path, at) for at in (25, 50)] == [True, False]  # answers alone are no validation loss
+
+
+def test_an_evaluation_without_its_answers_is_made_again(tmp_path: Path) -> None:
+    """The disk was full, say, when a run that was trained to its end wrote down what it had answered."""
+
+    def started(iteration: int) -> Reporter:
+        reporter = Reporter(tmp_path, lengths_in=lambda _: [], ranks=1, progress=Progress(50))
+        reporter.begun(iteration, None, lambda _: 1.0)
+        return reporter
+
+    def evaluate(reporter: Reporter, iteration: int) -> None:
+        reporter.evaluated(iteration, loss=1.5, others={})
+        reporter.answered(iteration, evaluated(SCORES))
+
+    first = started(0)
+    evaluate(first, 25)
+    first.stepped(Step(iteration=50, loss=1.0, learning_rate=0.1, grad_norm=1.0, tokens=1, others={}))
+    first.evaluated(50, loss=1.5, others={})
+    first.ended("failed")
+    assert (is_evaluated(tmp_path, 50), is_evaluated(tmp_path, 50, answers=True)) == (True, False)
+    second = started(50)
+    evaluate(second, 50)
+    second.ended("complete")
+    assert is_evaluated(tmp_path, 50, answers=True)
+    lines = read_metrics(tmp_path / METRICS)
+    kinds = [next(key for key in ("lm_loss", "valid_loss", "valid_answers") if key in line) for line in lines]
+    assert kinds == ["valid_loss", "valid_answers", "lm_loss", "valid_loss", "valid_answers"]
 
 
 @pytest.mark.parametrize(("name", "whose"), [("politeness", "`hooks.answer_metrics`"), ("bleu", "sftc's own")])
