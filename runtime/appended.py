@@ -13,7 +13,7 @@ type Line = dict[str, Any]
 def appending(path: Path, *, resumed_at: int, unless: Callable[[Line], bool] = lambda _: False) -> TextIO:
     """`path`, open for appending: what is written to it is on disk (in the page cache) when `write` returns.
 
-    Lines past `resumed_at` go: those iterations are trained again. A line that a kill tore goes as well, and so do those
+    Lines past `resumed_at` go: those iterations are trained again. A line that a kill tore goes too, and so do those
     of `resumed_at` that `unless` is true of.
     """
 
