@@ -18,6 +18,9 @@ OPTION = "--set "
 # A dotted key, as in messages, and a value on the same line.
 FORM = re.compile(r"(?P<key>[^.=\s]+(?:\.[^.=\s]+)*)=(?P<value>[^\r\n]*)")
 
+# A plain value with a comment, which nobody writes there: within quotes, and in lists, `#` is a character.
+COMMENT = re.compile(r"""(?!\s*["'\[{])(?:.*\s)?#""")
+
 
 def problem(override: str) -> str | None:
     """Why `override` is no `key=value` that a recipe could take, or None."""
@@ -26,6 +29,10 @@ def problem(override: str) -> str | None:
         return f"`{override}` is not of the form section.key=value, on one line"
     if match["key"].split(".")[0] == "base":
         return "a base is named in a recipe, not on the command line"
+    if COMMENT.match(match["value"]):
+        return (
+            f"in `{override}` the `#` would begin a comment of YAML; write the value with quotes: {match['key']}='...'"
+        )
     return None
 
 

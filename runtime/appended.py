@@ -1,7 +1,7 @@
 """Files of JSON lines that a run adds to: objects with an `iteration`, each whole or not there."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO, TypeGuard
 
@@ -10,15 +10,18 @@ from .atomic import replacing
 type Line = dict[str, Any]
 
 
-def appending(path: Path, *, resumed_at: int) -> TextIO:
+def appending(path: Path, *, resumed_at: int, unless: Callable[[Line], bool] = lambda _: False) -> TextIO:
     """`path`, open for appending: what is written to it is on disk (in the page cache) when `write` returns.
 
-    Lines past `resumed_at` go: those iterations are trained again. A line that a kill tore goes as well.
+    Lines past `resumed_at` go: those iterations are trained again. A line that a kill tore goes too, and so do those
+    of `resumed_at` that `unless` is true of.
     """
 
     def stays(text: str) -> bool:
         line = parsed(text)
-        return line is not None and line["iteration"] <= resumed_at
+        if line is None or line["iteration"] > resumed_at:
+            return False
+        return line["iteration"] < resumed_at or not unless(line)
 
     path.parent.mkdir(parents=True, exist_ok=True)
     if not all(text.endswith("\n") and stays(text) for text in _texts(path)):

@@ -8,7 +8,7 @@ import importlib
 import inspect
 import re
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from importlib.util import module_from_spec, spec_from_file_location
 from numbers import Integral, Real
@@ -18,9 +18,12 @@ from typing import Any
 
 from .answers.answer import METRICS as OF_ANSWERS
 from .errors import UserError
-from .metrics import KEYS
+from .metrics import KEYS, PREFIX
 
 METRIC = re.compile(r"[A-Za-z_]\w*")
+# What metrics.jsonl calls its own figures, of the training and of an evaluation; with and without what comes before
+# the names of an evaluation.
+TAKEN = (*KEYS, *(f"{prefix}{name}" for prefix in ("", PREFIX) for name in ("loss", "answers")))
 
 
 def hook(name: str, target: str, takes: str, beside: str) -> Callable[..., Any]:
@@ -147,7 +150,7 @@ def _metrics_check(said: str) -> Callable[[Any], Any]:
 
         if not isinstance(result, Mapping):
             raise UserError(f"{said} has to return a sum and a count for each name, it returned {_shown(result)}")
-        _require_names(said, result, KEYS)
+        _require_names(said, result, TAKEN)
         if names and names != set(result):
             raise UserError(f"{said} has to return the same names at each call: {sorted(names ^ set(result))} differ")
         names.update(result)
@@ -184,6 +187,18 @@ def _require_names(said: str, result: Mapping[Any, Any], taken: Sequence[str]) -
     if bad := [name for name in result if not isinstance(name, str) or not METRIC.fullmatch(name) or name in taken]:
         help = f"`{bad[0]}` is a figure of sftc's own" if bad[0] in taken else "letters, digits, underscores"
         raise UserError(f"{said}: `{bad[0]}` cannot be the name of a metric", help=help)
+
+
+def require_apart(metrics: Iterable[str], scores: Iterable[str]) -> None:
+    """UserError if a name of `hooks.metrics` is one of the scores of answers, or of `hooks.answer_metrics`: in
+    metrics.jsonl both would have it.
+    """
+    if both := sorted(set(metrics) & set(scores)):
+        whose = "a figure of sftc's own" if both[0] in OF_ANSWERS else "of `hooks.answer_metrics` as well"
+        raise UserError(
+            f"`{both[0]}` of `hooks.metrics` is {whose}, and both are `{PREFIX}{both[0]}` of the same iteration",
+            help="return it by another name",
+        )
 
 
 def _step_check(said: str) -> Callable[[Any], Any]:

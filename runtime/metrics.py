@@ -5,21 +5,27 @@ import math
 from pathlib import Path
 from typing import Any
 
-from .appended import appending, is_line, lines, parsed
+from .appended import Line, appending, is_line, lines, parsed
 
 FILE = "metrics.jsonl"
 MACHINE = ("tokens_per_second", "tflops_per_rank", "memory_bytes")  # what depends on the machine
 KEYS = ("iteration", "lm_loss", "learning_rate", "grad_norm", *MACHINE, "supervised_tokens")
-ANSWERED = "valid_answers"  # is in every line of an evaluation with answers, which has no loss
+PREFIX = "valid_"  # of what an evaluation measures
+LOSS = f"{PREFIX}loss"
+ANSWERED = f"{PREFIX}answers"  # is in every line of an evaluation with answers, which has no loss
 BLOCK = 1 << 16  # bytes that are read at once from the end
 
 
 class Metrics:
     """The file, open for appending. Every line is on disk (in the page cache) when `write` returns."""
 
-    def __init__(self, run_path: Path, *, resumed_at: int) -> None:
-        """Lines past `resumed_at` go: those iterations are trained again. A line that a kill tore goes as well."""
-        self._file = appending(run_path / FILE, resumed_at=resumed_at)
+    def __init__(self, run_path: Path, *, resumed_at: int, evaluates: bool = False) -> None:
+        """Lines past `resumed_at` go: those iterations are trained again. A line that a kill tore goes as well.
+
+        evaluates: the evaluation at `resumed_at` is made again, of which one of two lines may be there.
+        """
+        unless = _of_evaluation if evaluates else lambda _: False
+        self._file = appending(run_path / FILE, resumed_at=resumed_at, unless=unless)
 
     def write(self, **fields: Any) -> dict[str, Any]:
         """The line as it stands in the file: non-finite numbers, which JSON has not, become null."""
@@ -65,6 +71,13 @@ def newest(path: Path, *keys: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def is_evaluated(run_path: Path, iteration: int) -> bool:
-    """Whether the validation loss at `iteration` stands in the file."""
-    return any(line["iteration"] == iteration and "valid_loss" in line for line in read(run_path / FILE))
+def is_evaluated(run_path: Path, iteration: int, *, answers: bool = False) -> bool:
+    """Whether the validation loss at `iteration` stands in the file, and the scores of its answers, if there have to be
+    `answers`.
+    """
+    found = [line for line in read(run_path / FILE) if line["iteration"] == iteration]
+    return all(any(key in line for line in found) for key in (LOSS, *([ANSWERED] if answers else [])))
+
+
+def _of_evaluation(line: Line) -> bool:
+    return LOSS in line or ANSWERED in line

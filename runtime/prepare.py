@@ -58,3 +58,7 @@ def run(build_dir: Path) -> None:
     train, valid = prepared.samples("train"), prepared.samples("valid")
     state = "prepared" if prepared.is_new else "already prepared"
     say(f"data {state} in `{prepared.store}`: {train:,} training and {valid:,} validation samples")
+    if answers is not None:
+        from .answers.evaluate import Evaluation
+
+        Evaluation(bundle, answers, prepared, reports=False)  # or every rank finds what cannot be asked or compared

@@ -1,6 +1,7 @@
 """One rank as a Unix process: it dies with its launcher, keeps the terminal clean and says why it failed."""
 
 import ctypes
+import fcntl
 import json
 import logging
 import os
@@ -55,6 +56,13 @@ def keep_stderr_clean() -> None:
 
     warnings.showwarning = to_stdout
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(levelname)s:%(name)s:%(message)s")
+
+
+def share_stderr() -> None:
+    """Let whatever this process and its ranks write to stderr follow each other: to a file each would write over the
+    other's lines.
+    """
+    fcntl.fcntl(2, fcntl.F_SETFL, fcntl.fcntl(2, fcntl.F_GETFL) | os.O_APPEND)
 
 
 def speak_past_torchrun() -> None:

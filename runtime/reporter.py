@@ -10,9 +10,10 @@ from .answers.answer import FILE as ANSWERS
 from .answers.log import AnswerLog
 from .answers.said import said
 from .atomic import replacing
+from .hooks import require_apart
 from .megatron import Flops, Observer, Step
 from .memory import memory_bytes
-from .metrics import Metrics
+from .metrics import PREFIX, Metrics
 from .progress import Progress
 from .record import Stopwatch
 from .trackers.follow import Follower
@@ -48,6 +49,7 @@ class Reporter(Observer):
         self._watch = Stopwatch()
         self._metrics: Metrics | None = None
         self._answers: AnswerLog | None = None
+        self._others: Mapping[str, float] = {}  # of the last evaluation
         self._kept_to = -1
         self._lap_from = 0
 
@@ -57,16 +59,17 @@ class Reporter(Observer):
         self._flops = flops
         # A run that starts anew evaluates its first weights anew.
         self._kept_to = iteration or -1
-        self._metrics = Metrics(self._run_path, resumed_at=self._kept_to)
+        is_trained = iteration >= self._progress.total
+        self._metrics = Metrics(self._run_path, resumed_at=self._kept_to, evaluates=is_trained)
         if (self._run_path / ANSWERS).is_file():  # what it says of iterations to come is of before
             self._answers = AnswerLog(self._run_path, resumed_at=self._kept_to)
         for tracker in self._trackers:
             tracker.begin()
         self._lap_from = iteration
-        if iteration < self._progress.total:
-            self._progress.say(f"training, iteration {iteration + 1} of {self._progress.total} is next")
-        else:
+        if is_trained:
             self._progress.say(f"iteration {iteration} has yet to be evaluated")
+        else:
+            self._progress.say(f"training, iteration {iteration + 1} of {self._progress.total} is next")
         self._watch.lap()
 
     def stepped(self, step: Step) -> None:
@@ -92,18 +95,22 @@ class Reporter(Observer):
         self._progress.step(step.iteration, loss=step.loss, tokens_per_second=speed, tflops=tflops, seconds_left=left)
 
     def evaluated(self, iteration: int, *, loss: float, others: Mapping[str, float]) -> None:
-        named = {f"valid_{name}": value for name, value in others.items()}
+        self._others = others
+        named = {f"{PREFIX}{name}": value for name, value in others.items()}
         self._write(iteration=iteration, valid_loss=loss, **named)
         self._progress.say(f"iteration {iteration}: validation loss {loss:.4f}")
 
     def answered(self, iteration: int, answers: Evaluated) -> None:
-        """The answers first: trackers look for them when they get the scores."""
+        """The answers first: trackers look for them when they get the scores. UserError where a score has the name of
+        something that was measured besides the loss.
+        """
+        require_apart(self._others, answers.values)
         if self._answers is None:
             self._answers = AnswerLog(self._run_path, resumed_at=self._kept_to)
         with replacing(self._run_path / DEFINITIONS) as file:
             file.write(json.dumps(dict(answers.definitions), indent=2, ensure_ascii=False) + "\n")
         self._answers.write(iteration, answers.answers, answers.matches)
-        self._write(iteration=iteration, **{f"valid_{name}": value for name, value in answers.values.items()})
+        self._write(iteration=iteration, **{f"{PREFIX}{name}": value for name, value in answers.values.items()})
         self._board(iteration, answers.values)
         for line in [*said(iteration, answers.values), *answers.notes]:
             self._progress.say(line)

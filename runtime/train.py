@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -50,7 +51,9 @@ def run(build_dir: Path) -> None:
         say(whole.line)
     data = Path(pointer["store"]).name if pointer["store"] else "of a hook"
     validation = evaluation(bundle, pointer)
-    if start.kind == "complete" and (not validation.iterations or metrics.is_evaluated(run_path, start.iteration)):
+    settings = Settings.of(bundle.value)
+    is_evaluated = partial(metrics.is_evaluated, run_path, answers=settings is not None)
+    if start.kind == "complete" and (not validation.iterations or is_evaluated(start.iteration)):
         say("nothing is left to do")
         if reports:
             _export(bundle, run_path, start.iteration, say)
@@ -98,7 +101,7 @@ def run(build_dir: Path) -> None:
         )
     begun = origin(bundle, start)
     step = import_step(bundle.path / "forward_step.py")
-    asking = _asking(bundle, run_path, reports)
+    asking = _asking(bundle, settings, run_path, reports)
     outcome, why, reached = "failed", None, None
     try:
         iteration = megatron.train(
@@ -132,9 +135,9 @@ def run(build_dir: Path) -> None:
         process.leave(process.STOPPED, f"{iteration} of {whole.iterations}, {saved}")
         return
     say(f"done: iteration {iteration}{_learnt(run_path)}")
-    for text in few(run_path, iteration):
-        say(text)
     if reports:
+        for text in few(run_path, iteration):
+            say(text)
         _export(bundle, run_path, iteration, say)
     say(_farewell(bundle))
 
@@ -175,9 +178,8 @@ def adapting_of(bundle: Bundle, origin: Start) -> megatron.Adapt | None:
     return adapting(lora, origin.checkpoint)
 
 
-def _asking(bundle: Bundle, run_path: Path, reports: bool) -> megatron.Asking:
+def _asking(bundle: Bundle, settings: Settings | None, run_path: Path, reports: bool) -> megatron.Asking:
     on_start = bool(bundle.value("eval.eval_on_start"))
-    settings = Settings.of(bundle.value)
     if settings is None:
         return megatron.Asking(on_start=on_start)
     from .answers.evaluate import Evaluation

@@ -4,7 +4,6 @@ launch.sh becomes this process. torchrun would end its ranks 30 seconds after a 
 """
 
 import contextlib
-import fcntl
 import os
 import re
 import signal
@@ -37,8 +36,7 @@ def run(build_dir: Path, command: Sequence[str]) -> int:
     `launch.stop_seconds`, 128 + N ended by a second signal N or a rank killed by it, else the status of the rank that
     failed first. UserError for a foreign build dir, or if another run trains into `checkpoint.save`.
     """
-    # The ranks write to the same file: without this, each would write over the other's lines.
-    fcntl.fcntl(2, fcntl.F_SETFL, fcntl.fcntl(2, fcntl.F_GETFL) | os.O_APPEND)
+    process.share_stderr()
     bundle = read_bundle(build_dir)
     save = bundle.value("checkpoint.save")
     hold = Hold(Path(save), bundle.name, say) if save else None

@@ -72,6 +72,11 @@ def at_the_start(context: Context) -> Iterator[Diagnostic]:
 def pattern(context: Context) -> Iterator[Diagnostic]:
     text = context[PATTERN]
     if text is None:
+        if _is_comment(context):
+            message = "there is no pattern: `#` begins a comment"
+            yield context.error(
+                "SFTC487", PATTERN, message, help="put it between quotes, as in '#### (.+)', or write null"
+            )
         return
     try:
         with warnings.catch_warnings(action="ignore"):  # about what a later Python may read otherwise
@@ -90,6 +95,15 @@ def pattern(context: Context) -> Iterator[Diagnostic]:
     if any(match[0] == "" for probe in PROBES if (match := compiled.search(probe))):
         message = "the pattern matches the empty text, and so is found where there is no answer"
         yield context.error("SFTC487", PATTERN, message, help="`+` in the place of `*` asks for one character at least")
+
+
+def _is_comment(context: Context) -> bool:
+    """Whether the recipe has a comment where it should have a pattern."""
+    place, source = context.document.places.get("/" + PATTERN.replace(".", "/")), context.document.source
+    if place is None or place.key is None or place.key.file != source.name:
+        return False
+    line = source.text.splitlines()[place.key.end_line - 1]
+    return line[place.key.end_column - 1 :].lstrip(" :\t").startswith("#")
 
 
 def _place(text: str, position: int | None) -> str:

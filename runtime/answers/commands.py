@@ -20,9 +20,11 @@ from ..data.settings import DataSettings
 from ..data.store import read_summary
 from ..errors import UserError
 from ..progress import Counter, say
+from ..record import FILE as RECORD
 from .answer import FILE
 from .job import RESULT, Job, world_size
 
+PROBES = ("", "a 1")  # a pattern that finds the empty text in one of them finds it nearly everywhere
 FORM = {"unfinished": ",.0f"}
 
 
@@ -46,13 +48,17 @@ def evaluate(asked: Asked) -> dict[str, Any]:
     """Evaluate, write the answers and the result, and return the result, `folder` with it."""
     _require_pattern(asked.answer_pattern)
     bundle, root = read_run(asked.run_path)
+    _require_answers(bundle)
+    if not root.is_dir():
+        raise UserError(
+            f"`{asked.run_path}` was started in `{root}`, which is not there",
+            help="relative paths of its recipe, such as the tokenizer's, begin there: put it back, or a link to it",
+        )
     save = save_path(asked.run_path, bundle, root)
     iteration = 0 if asked.iteration == 0 else checkpoint_of(save, asked.iteration)[1]
     store, name = _store(asked, bundle, root)
     stem = f"iteration-{iteration}" + (f"-{asked.data.stem}" if asked.data is not None else "")
-    output = (asked.output or asked.run_path / "eval" / stem).absolute()
-    output.mkdir(parents=True, exist_ok=True)
-    (output / RESULT).unlink(missing_ok=True)  # what is there at the end is of this evaluation
+    output = _made(asked.output or asked.run_path / "eval" / stem)
     job = Job(
         run_path=str(asked.run_path.absolute()),
         save=str(save.absolute()),
@@ -73,10 +79,48 @@ def evaluate(asked: Asked) -> dict[str, Any]:
 
 
 def _require_pattern(pattern: str | None) -> None:
+    """As the compiler has it for `eval.generate.answer_pattern`."""
+    if pattern is None:
+        return
     try:
-        re.compile(pattern or "")
-    except re.error as error:
+        compiled = re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
         raise UserError(f"`{pattern}` is no regular expression: {error}") from None
+    if compiled.groups > 1:
+        raise UserError(
+            f"`{pattern}` has {compiled.groups} groups, and the answer is one of them",
+            help="write `(?:...)` in the place of `(...)` for groups that only hold together",
+        )
+    if any(match[0] == "" for probe in PROBES if (match := compiled.search(probe))):
+        raise UserError(f"`{pattern}` matches the empty text, and so is found where there is no answer")
+
+
+def _require_answers(bundle: Bundle) -> None:
+    """UserError where what is trained on is not the answer: the prompts would hold parts of it, or all would."""
+    all_of_it = bundle.value("task.kind") == "pretrain" or bundle.value("data.loss_on") == "all"
+    if all_of_it or bundle.value("data.loss_on_reasoning") is False:
+        what = "every token" if all_of_it else "answers without their reasoning"
+        raise UserError(
+            f"the run `{bundle.name}` was trained on {what}: its rows do not show where an answer begins",
+            help="only runs whose loss is taken on whole answers can be asked",
+        )
+
+
+def _made(output: Path) -> Path:
+    """The directory that gets the answers, without the result of an earlier evaluation, so that what is there at the
+    end is of this one. UserError if it cannot be made, or is a run, whose own answers would be replaced.
+    """
+    output = output.absolute()
+    if (output / RECORD).exists():
+        raise UserError(
+            f"`{output}` is a run, and its own `{FILE}` would be replaced", help="name another directory with -o"
+        )
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / RESULT).unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"the answers cannot be written to `{output}`: {error.strerror}", help="see -o") from None
+    return output
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -136,6 +180,7 @@ def _run_ranks(job: Path, ranks: int, output: Path) -> None:
     watched = {process.WATCH: str(job.parent), process.WATCH_PID: str(os.getpid())}
     environment = {"OMP_NUM_THREADS": "1", "CUDA_DEVICE_MAX_CONNECTIONS": "1", **os.environ, "PYTHONSAFEPATH": "1"}
     report = job.with_name("torchrun")
+    process.share_stderr()
     with report.open("w", encoding="utf-8") as file:
         done = subprocess.run(
             command, stderr=file, env={**environment, **watched}, preexec_fn=process.die_with_parent, check=False

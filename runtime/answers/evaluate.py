@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from ..bundle import Bundle
-from ..data.dataset import PreparedData
 from ..data.facts import TemplateFacts
 from ..data.settings import DataSettings
 from ..data.template import ChatTemplate, find_template
@@ -14,7 +13,7 @@ from ..errors import UserError
 from ..hooks import hook_of
 from .answer import Answer, Evaluated, described
 from .generated import Generated, Limits
-from .questions import Question, Questions, find_questions
+from .questions import Question, Questions, Stored, find_questions
 from .scores import require_libraries, require_references, score
 from .settings import Settings
 from .wording import Wording
@@ -28,12 +27,13 @@ RATED = {
 class Evaluation:
     """Asks the same questions each time it is called with the model chunks of this rank; all ranks at once."""
 
-    def __init__(self, bundle: Bundle, settings: Settings, data: PreparedData, *, reports: bool) -> None:
+    def __init__(self, bundle: Bundle, settings: Settings, data: Stored, *, reports: bool) -> None:
         """reports: whether this rank is the one that tells. UserError if nothing can be asked, or nothing compared."""
         value = bundle.value
         self._settings, self._reports = settings, reports
         self._tokenizer = tokenizer = TextTokenizer.load(Path(value("tokenizer.path")), value("model.vocab_size"))
-        self._wording = Wording(_facts(bundle, tokenizer) if reports else None)
+        facts = _facts(bundle, tokenizer)
+        self._wording = Wording(facts)
         self._limits = Limits(
             new=settings.max_new_tokens,
             positions=int(value("model.max_position_embeddings")),
@@ -41,18 +41,17 @@ class Evaluation:
             vocab=tokenizer.size,
             seed=settings.seed,
         )
-        self._capacity = int(value("train.micro_batch_size")) * data.seq_length
+        self._capacity = int(value("train.micro_batch_size")) * int(data.summary["settings"]["seq_length"])
         self.questions: Questions = find_questions(
             data,
-            _stops(data, tokenizer),
+            _stops(data, facts, tokenizer),
             _ids(tokenizer, tokenizer.special_texts),
             samples=settings.samples,
             positions=self._limits.positions,
         )
         require_libraries(settings.metrics)
         if "exact_match" in settings.metrics and settings.answer_pattern is not None:
-            references = [self._text(one.tokens[one.start : one.end].tolist()) for one in self.questions.asked]
-            require_references(references, settings.answer_pattern)
+            require_references([self._reference(one) for one in self.questions.asked], settings.answer_pattern)
         self._hook = hook_of(bundle.plan, "answer_metrics", bundle.path)
 
     def __call__(self, chunks: Sequence[Any]) -> Evaluated | None:
@@ -96,15 +95,18 @@ class Evaluation:
             row=question.row,
             question=self._wording.question(prompt),
             prompt=prompt,
-            reference=self._text(question.tokens[question.start : question.end].tolist()),
-            answer=self._text(list(generated.tokens)),
+            reference=self._reference(question),
+            answer=self._text(question, list(generated.tokens)),
             finish_reason=generated.finish_reason,
             tokens=len(generated.tokens),
         )
 
-    def _text(self, ids: list[int]) -> str:
+    def _reference(self, question: Question) -> str:
+        return self._text(question, question.tokens[question.start : question.end].tolist())
+
+    def _text(self, question: Question, ids: list[int]) -> str:
         """Without the token that ends it."""
-        return self._tokenizer.decode(ids[:-1] if ids and ids[-1] in self.questions.stops else ids)
+        return self._tokenizer.decode(ids[:-1] if ids and ids[-1] in self.questions.ends(question) else ids)
 
 
 def _ids(tokenizer: TextTokenizer, texts: Iterable[str]) -> frozenset[int]:
@@ -112,9 +114,10 @@ def _ids(tokenizer: TextTokenizer, texts: Iterable[str]) -> frozenset[int]:
     return frozenset(number for number in found if number is not None)
 
 
-def _stops(data: PreparedData, tokenizer: TextTokenizer) -> frozenset[int]:
-    """What ends a turn of the chat template, and what ends a text."""
-    ends = _ids(tokenizer, data.summary.get("end_of_turn", ()))
+def _stops(data: Stored, facts: TemplateFacts | None, tokenizer: TextTokenizer) -> frozenset[int]:
+    """What ends a turn of the chat template, one with a tool call too, and what ends a text."""
+    said = frozenset(data.summary.get("end_of_turn", ()))  # of rows that came as tokens nothing is known
+    ends = _ids(tokenizer, said | facts.call_end_tokens if said and facts else said)
     return ends if tokenizer.eos_id is None else ends | {tokenizer.eos_id}
 
 
@@ -122,6 +125,6 @@ def _facts(bundle: Bundle, tokenizer: TextTokenizer) -> TemplateFacts | None:
     settings = DataSettings.from_plan(bundle.value, bundle.path)
     try:
         text = find_template(settings.tokenizer_path, tokenizer.config, settings.chat_template_path)
-    except UserError:  # rows that came as tokens need none
+        return TemplateFacts(ChatTemplate(text, tokenizer.special_tokens), tokenizer.special)
+    except UserError:  # rows that came as tokens need none, or not one that can be understood
         return None
-    return TemplateFacts(ChatTemplate(text, tokenizer.special_tokens), tokenizer.special)

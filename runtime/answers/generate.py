@@ -4,7 +4,7 @@ Each copy of the model (data-parallel and context-parallel ranks) answers its sh
 in step, with batches of one shape: ranks that share experts need each other at every step.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,7 @@ def generate(asked: Asked, questions: Questions, sampling: Sampling, limits: Lim
     """An answer to each question, in their order. All ranks at once."""
     own: dict[int, Generated] = {}
     for shape, batch in rounds(asked, questions.asked, limits.rows):
-        own |= _answer(asked, shape, batch, questions.stops, sampling, limits)
+        own |= _answer(asked, shape, batch, questions.ends, sampling, limits)
     found = {at: answer for part in asked.gathered(own) for at, answer in part.items()}
     return [found[at] for at in range(len(questions.asked))]
 
@@ -53,7 +53,7 @@ def _answer(
     asked: Asked,
     shape: Shape,
     batch: list[tuple[int, Question]],
-    stops: frozenset[int],
+    ends_of: Callable[[Question], frozenset[int]],
     sampling: Sampling,
     limits: Limits,
 ) -> dict[int, Generated]:
@@ -62,6 +62,7 @@ def _answer(
     prompts += [[0] * shape.shortest] * (shape.rows - len(batch))  # fillers, where other copies have a row more
     draws = [draws_of(limits.seed, question.row) for _, question in batch]
     draws += [draws_of(limits.seed, 0)] * (shape.rows - len(batch))
+    ends = [ends_of(question) for _, question in batch] + [frozenset[int]()] * (shape.rows - len(batch))
     answers: list[list[int]] = [[] for _ in prompts]
     most = [min(limits.new, limits.positions - len(prompt)) for prompt in prompts]
     done = [row >= len(batch) for row in range(shape.rows)]
@@ -81,11 +82,11 @@ def _answer(
                 following[row] = prompt[at]
             elif not done[row]:
                 answers[row].append(following[row])
-                done[row] = following[row] in stops or len(answers[row]) == most[row]
+                done[row] = following[row] in ends[row] or len(answers[row]) == most[row]
         if asked.all_done(all(done)):
             break
         tokens = torch.tensor(following, device=asked.device).unsqueeze(1)
     return {
         number: Generated(tokens=tuple(answer), finish_reason="stop" if answer and answer[-1] in stops else "length")
-        for (number, _), answer in zip(batch, answers, strict=False)
+        for (number, _), answer, stops in zip(batch, answers, ends, strict=False)
     }

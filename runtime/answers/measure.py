@@ -25,8 +25,8 @@ class Measured:
 
     @property
     def perplexity(self) -> float:
-        """exp(loss); infinite where that is too large for a number."""
-        return math.exp(self.loss) if self.loss < MOST else math.inf
+        """exp(loss); infinite where that is too large for a number, and none where the loss is none."""
+        return math.inf if self.loss >= MOST else math.exp(self.loss)
 
 
 def measure(asked: Asked, questions: Sequence[Question], *, capacity: int) -> Measured | None:

@@ -4,7 +4,6 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +16,7 @@ from ..checkpoint.start import Start, first
 from ..data.dataset import PreparedData
 from ..device import Device, choose
 from ..errors import UserError
+from ..hooks import require_apart
 from ..launch import Evaluation as Iterations
 from ..launch import Length, arguments_of
 from ..train import adapting_of, first_weights_of, import_step, layers_of
@@ -43,9 +43,10 @@ def run(path: Path) -> None:
         from .. import cpu
 
         cpu.activate()
-    own = {name: value for name in ("max_new_tokens", "answer_pattern") if (value := getattr(job, name)) is not None}
     asked = job.samples or data.conversations("valid")
-    settings = replace(Settings.of(bundle.value) or Settings.usual(bundle.value, asked), samples=asked, **own)
+    settings = Settings.of_checkpoint(
+        bundle.value, asked, max_new_tokens=job.max_new_tokens, answer_pattern=job.answer_pattern
+    )
     evaluation = Evaluation(bundle, settings, data, reports=reports)
     batch = int(bundle.value("train.micro_batch_size")) * copies(bundle.value)
     samples = math.ceil(min(asked, data.rows("valid")) / batch) * batch
@@ -139,6 +140,7 @@ class _Result(megatron.Observer):
         self.others = others
 
     def answered(self, _: int, answers: Any) -> None:
+        require_apart(self.others, answers.values)
         self.told = answers
 
 

@@ -44,4 +44,5 @@ def choose(logits: torch.Tensor, sampling: Sampling, numbers: Sequence[float]) -
     # A number below 1 times the sum: never past the last token that has a chance
     place = torch.searchsorted(sums, at * sums[:, -1:], right=True)
     last = (chances > 0).sum(dim=-1, keepdim=True) - 1
-    return order.gather(1, torch.minimum(place, last)).squeeze(1)
+    # Where a model that has diverged gives no numbers, no token has a chance, and its answers are told all the same.
+    return order.gather(1, torch.minimum(place, last).clamp(min=0)).squeeze(1)

@@ -1,8 +1,10 @@
 """The section `eval.generate` of a plan."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
+
+from ..errors import UserError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +44,25 @@ class Settings:
             answer_pattern=ours("answer_pattern"),
             metrics=tuple(ours("metrics")),
         )
+
+    @staticmethod
+    def of_checkpoint(
+        value: Callable[[str], Any], samples: int, *, max_new_tokens: int | None, answer_pattern: str | None
+    ) -> "Settings":
+        """What a checkpoint of the run is asked: as its recipe has it or, where that has nothing, by the defaults; what
+        is not None comes first. Who gives a pattern wants to see the exact match.
+        """
+        try:
+            found = Settings.of(value)
+        except UserError:  # compiled by an sftc that knew of no answers
+            found = None
+        found = replace(found or Settings.usual(value, samples), samples=samples)
+        if max_new_tokens is not None:
+            found = replace(found, max_new_tokens=max_new_tokens)
+        if answer_pattern is not None:
+            metrics = found.metrics if "exact_match" in found.metrics else ("exact_match", *found.metrics)
+            found = replace(found, answer_pattern=answer_pattern, metrics=metrics)
+        return found
 
     @staticmethod
     def usual(value: Callable[[str], Any], samples: int) -> "Settings":

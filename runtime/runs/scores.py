@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..metrics import ANSWERED
+from ..metrics import ANSWERED, PREFIX
 from .plots import Curve, Point
 
-PREFIX, COUNTS = "valid_", (ANSWERED, "valid_unfinished")
+COUNTS = (ANSWERED, f"{PREFIX}unfinished")
 NUMBERS = {int, float, type(None)}
 
 type Draw = Callable[..., dict[str, Any]]

@@ -13,13 +13,12 @@ from threading import Thread
 from typing import Any, Protocol
 
 from ..atomic import replacing
-from ..metrics import ANSWERED, FILE, read
+from ..metrics import ANSWERED, FILE, PREFIX, read
 
 WAIT = 60.0  # seconds at the end of the training for what is still on its way
 LARGEST = 100  # lines that are sent at once
 REASON = 200  # characters of what a library says
 SIGN_IN = re.compile(r"://[^/\s@]+@")  # a user and a password in an address
-PREFIX = "valid_"
 NOTHING = {"train": 0, "valid": -1, "answers": -1, "lines": 0}  # evaluations may begin before the first iteration
 
 type Line = Mapping[str, Any]

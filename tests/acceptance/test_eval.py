@@ -185,7 +185,7 @@ def test_what_cannot_be_asked_is_said(place: Path, line: str, said: str) -> None
 
 
 def test_a_pattern_that_is_in_no_reference_ends_the_launch(place: Path, repo_root: Path, tmp_path: Path) -> None:
-    """Before anything is trained, and not with an exact match of zero."""
+    """Before a rank is started, and not with an exact match of zero."""
     shutil.copytree(place / "recipes", tmp_path / "recipes")
     recipe = YAML().load(place / "recipe.yaml")
     recipe["eval"]["generate"]["answer_pattern"] = "#### ([0-9]+)"
@@ -195,4 +195,4 @@ def test_a_pattern_that_is_in_no_reference_ends_the_launch(place: Path, repo_roo
     type_in("sftc compile recipe.yaml -o build", tmp_path)
     said = type_in("bash build/launch.sh", tmp_path, status=1).stderr
     assert "#### ([0-9]+)" in said
-    assert "training, iteration 1" not in said
+    assert "setting up" not in said

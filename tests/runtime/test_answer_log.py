@@ -11,7 +11,8 @@ import pytest
 
 from sftc.runtime.answers.answer import DEFINITIONS, FILE, Answer, Evaluated
 from sftc.runtime.answers.log import AnswerLog, read
-from sftc.runtime.megatron import Observer
+from sftc.runtime.errors import UserError
+from sftc.runtime.megatron import Observer, Step
 from sftc.runtime.metrics import FILE as METRICS
 from sftc.runtime.metrics import is_evaluated, newest
 from sftc.runtime.metrics import read as read_metrics
@@ -135,6 +136,53 @@ def test_the_scores_are_a_line_of_their_own(tmp_path: Path, capsys: pytest.Captu
     ]
     assert newest(tmp_path / METRICS, "valid_loss")["valid_loss"] == loss
     assert [is_evaluated(tmp_path, at) for at in (25, 50)] == [True, False]  # answers alone are no validation loss
+
+
+def test_an_evaluation_without_its_answers_is_made_again(tmp_path: Path) -> None:
+    """The disk was full, say, when a run that was trained to its end wrote down what it had answered."""
+
+    def started(iteration: int) -> Reporter:
+        reporter = Reporter(tmp_path, lengths_in=lambda _: [], ranks=1, progress=Progress(50))
+        reporter.begun(iteration, None, lambda _: 1.0)
+        return reporter
+
+    def evaluate(reporter: Reporter, iteration: int) -> None:
+        reporter.evaluated(iteration, loss=1.5, others={})
+        reporter.answered(iteration, evaluated(SCORES))
+
+    first = started(0)
+    evaluate(first, 25)
+    first.stepped(Step(iteration=50, loss=1.0, learning_rate=0.1, grad_norm=1.0, tokens=1, others={}))
+    first.evaluated(50, loss=1.5, others={})
+    first.ended("failed")
+    assert (is_evaluated(tmp_path, 50), is_evaluated(tmp_path, 50, answers=True)) == (True, False)
+    second = started(50)
+    evaluate(second, 50)
+    second.ended("complete")
+    assert is_evaluated(tmp_path, 50, answers=True)
+    lines = read_metrics(tmp_path / METRICS)
+    kinds = [next(key for key in ("lm_loss", "valid_loss", "valid_answers") if key in line) for line in lines]
+    assert kinds == ["valid_loss", "valid_answers", "lm_loss", "valid_loss", "valid_answers"]
+
+
+@pytest.mark.parametrize(("name", "whose"), [("politeness", "`hooks.answer_metrics`"), ("bleu", "sftc's own")])
+def test_a_name_stands_for_one_thing(tmp_path: Path, name: str, whose: str) -> None:
+    """Both would be `valid_NAME` of one iteration, here and for the trackers. In sftc eval too."""
+    pytest.importorskip("torch")
+    from sftc.runtime.answers.rank import _Result
+
+    told = evaluated(SCORES)
+    reporter = Reporter(tmp_path, lengths_in=lambda _: [], ranks=1, progress=Progress(50))
+    reporter.begun(0, None, lambda _: 1.0)
+    reporter.evaluated(25, loss=1.5, others={"gap": 2.0})
+    reporter.answered(25, told)
+    checkpoint = _Result()
+    for observer in (reporter, checkpoint):
+        observer.evaluated(50, loss=1.5, others={"gap": 2.0, name: 1.0})
+        with pytest.raises(UserError, match=f"`{name}` of `hooks.metrics` is .*{whose}.* `valid_{name}`"):
+            observer.answered(50, told)
+    reporter.ended("failed")
+    assert [line["iteration"] for line in read_metrics(tmp_path / METRICS)] == [25, 25, 50]
 
 
 def test_ranks_that_report_nothing_do_not_listen() -> None:

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,17 +13,19 @@ import pytest
 
 torch: Any = pytest.importorskip("torch")
 
+from sftc.runtime.answers.evaluate import _stops  # noqa: E402
 from sftc.runtime.answers.generate import generate  # noqa: E402
 from sftc.runtime.answers.generated import Limits  # noqa: E402
-from sftc.runtime.answers.measure import measure  # noqa: E402
+from sftc.runtime.answers.measure import Measured, measure  # noqa: E402
 from sftc.runtime.answers.questions import Question, Questions, find_questions  # noqa: E402
 from sftc.runtime.answers.sampling import choose, draws_of  # noqa: E402
 from sftc.runtime.answers.wording import Wording  # noqa: E402
 from sftc.runtime.data.dataset import PreparedData  # noqa: E402
 from sftc.runtime.data.facts import TemplateFacts  # noqa: E402
+from sftc.runtime.data.indexed import IndexedWriter  # noqa: E402
 from sftc.runtime.data.prepare import prepare  # noqa: E402
 from sftc.runtime.data.settings import DataSettings  # noqa: E402
-from sftc.runtime.data.template import ChatTemplate, find_template  # noqa: E402
+from sftc.runtime.data.template import ChatTemplate, TemplateText, find_template  # noqa: E402
 from sftc.runtime.data.tokens import TextTokenizer  # noqa: E402
 from sftc.runtime.errors import UserError  # noqa: E402
 
@@ -63,7 +66,7 @@ def test_a_question_is_the_row_before_its_last_answer(path: Path, tmp_path: Path
         assert wording.question(prompt) == messages[-2]["content"]
         reference = tokenizer.decode(one.tokens[one.start : one.end].tolist())
         assert reference.startswith(messages[-1]["content"]) or "</think>" in reference
-        assert int(one.tokens[one.end - 1]) in found.stops
+        assert one.last in found.stops
 
 
 def test_samples_are_spread_evenly_and_always_the_same(tmp_path: Path) -> None:
@@ -87,6 +90,19 @@ def test_rows_without_a_whole_answer_are_counted(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="none of") as error:
         find_questions(data, *ends, samples=80, positions=1)
     assert "eval.generate" in str(error.value.help)
+
+
+def test_an_answer_that_is_cut_at_a_special_token_is_no_whole_one(tmp_path: Path) -> None:
+    """9 ends turns and 8 is special: it ends the shorter row, and the other one was cut behind it."""
+    rows = [[1, 2, 8], [1, 2, 3, 4, 8], [1, 2, 3, 4, 9]]
+    for kind, written in (("tokens", rows), ("mask", [[0, 1, 1], *[[0, 1, 1, 1, 1]] * 2])):
+        with IndexedWriter(tmp_path / f"valid.{kind}", np.dtype(np.uint8)) as writer:
+            for row in written:
+                writer.add(np.array(row, np.uint8))
+    summary = {"settings": {"seq_length": 4}, "splits": {"valid": {"kept": 3}}}
+    data: Any = SimpleNamespace(store=tmp_path, summary=summary, rows=lambda _: 3)
+    found = find_questions(data, frozenset({9}), frozenset({8, 9}), samples=3, positions=9)
+    assert ([one.row for one in found.asked], found.cut) == ([0, 2], 1)
 
 
 def test_what_is_no_message_of_the_template_is_shown_as_it_is() -> None:
@@ -116,6 +132,20 @@ def test_draws_follow_the_probabilities() -> None:
     assert set(shares(top_p=0.9)) == {2, 3}  # 0.865 are not enough
     assert set(shares(top_p=0.8)) == {3}
     assert shares(top_k=2)[3] == pytest.approx(float(wanted[3] / (wanted[2] + wanted[3])), abs=0.01)
+
+
+@pytest.mark.parametrize("limits", [{}, {"top_k": 2, "top_p": 0.5}])
+def test_a_model_that_has_diverged_answers_something(limits: dict[str, Any]) -> None:
+    sampling = SimpleNamespace(**{"temperature": 1.0, "top_k": None, "top_p": None, **limits})
+    logits = torch.tensor([[torch.nan] * 4, [torch.inf] * 4, [0.0, 0.0, 50.0, 0.0]])
+    found = choose(logits, sampling, [0.5] * 3).tolist()
+    assert found[2] == 2
+    assert set(found) <= set(range(4))
+
+
+@pytest.mark.parametrize(("loss", "perplexity"), [(0.0, 1.0), (np.inf, np.inf), (1e3, np.inf), (np.nan, np.nan)])
+def test_a_perplexity_is_a_number_where_the_loss_is_one(loss: float, perplexity: float) -> None:
+    assert Measured(loss=loss, accuracy=0.0, tokens=1).perplexity == pytest.approx(perplexity, nan_ok=True)
 
 
 def test_a_conversation_has_its_own_random_numbers() -> None:
@@ -180,6 +210,33 @@ def test_an_answer_ends_at_the_limit() -> None:
     assert ask(Toy(), QUESTIONS, new=2) == [([4, 5], "length"), ([8, 9], "stop"), ([7, 8], "length")]
     # The model sees seven positions: five of the prompt leave two.
     assert ask(Toy(), QUESTIONS, positions=7) == [([4, 5, 6, 7], "length"), ([8, 9], "stop"), ([7, 8], "length")]
+
+
+def test_another_row_s_end_ends_no_answer() -> None:
+    """A call, say, that ends with a token of its own: answers depend on their row, and not on which rows are asked."""
+    call = question(3, [7], [8, 7])
+    assert ask(Toy(), [*QUESTIONS, call], rows=4)[:3] == ask(Toy(), QUESTIONS)
+    whole = Questions(asked=(*QUESTIONS, call), stops=frozenset({END}), cut=0, full=0)
+    assert [whole.ends(one) for one in whole.asked] == [{END}] * 3 + [{END, 7}]
+    assert ask(Toy(), [question(3, [7], [5, 8])], rows=2) == [([8], "stop")]
+
+
+def test_a_call_that_ends_otherwise_ends_every_answer_of_its_template() -> None:
+    tokenizer = TextTokenizer.load(TOKENIZERS[0], 512)
+    call = "{% if m.tool_calls %}{{ m.tool_calls[0].function.name }} {{ m.tool_calls[0].function.arguments | tojson }}"
+    text = (
+        "{% for m in messages %}<|turn|>{{ m.role }}\n{{ m.content }}" + call + "<|pad|>\n"
+        "{% else %}<|end|>\n{% endif %}{% endfor %}{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}"
+    )
+    source = TemplateText(default=text, source="made up")
+    facts = TemplateFacts(ChatTemplate(source, tokenizer.special_tokens), tokenizer.special)
+    end, other = (tokenizer.backend.token_to_id(name) for name in ("<|end|>", "<|pad|>"))
+    stored: Any = SimpleNamespace(summary={"end_of_turn": ["<|end|>"]})
+    tokens: Any = SimpleNamespace(summary={})
+    tokenizer = replace(tokenizer, eos_id=None)
+    assert _stops(stored, facts, tokenizer) == {end, other}
+    assert _stops(stored, None, tokenizer) == {end}
+    assert _stops(tokens, facts, tokenizer) == frozenset()
 
 
 def test_ids_that_the_tokenizer_does_not_know_are_never_chosen() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from sftc.compiler.compile import check_recipe
+from sftc.compiler.overrides import problem
 from sftc.compiler.plan import Default
 from sftc.compiler.schemas import leaves, switch_of
 
@@ -61,6 +62,31 @@ def test_patterns_that_find_something(tmp_path: Path, pattern: str) -> None:
 def test_patterns_that_are_refused(tmp_path: Path, pattern: str, told: str) -> None:
     (message,) = found(tmp_path, pattern)
     assert told in message
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [("#### (.+)", True), ("  #### (.+)", True), ("'#### (.+)'", False), ("null # the whole text", False), ("", False)],
+)
+def test_a_comment_is_no_pattern(tmp_path: Path, value: str, told: bool) -> None:
+    """YAML reads `answer_pattern: #### (.+)` as nothing, and whole texts would be compared."""
+    text = (ROOT / "recipes/quickstart/recipe.yaml").read_text()
+    (tmp_path / "r.yaml").write_text(
+        text.replace("    samples: 80\n", f"    samples: 80\n    answer_pattern: {value}\n")
+    )
+    found = check_recipe(tmp_path / "r.yaml", "r.yaml").diagnostics
+    assert [(item.code, "`#` begins a comment" in item.message) for item in found] == [("SFTC487", True)] * told
+
+
+@pytest.mark.parametrize(
+    ("value", "is_comment"),
+    [
+        *((value, True) for value in ("#### (.+)", "An #x", " # x", "8 # x")),
+        *((value, False) for value in ("'#### (.+)'", '"a # b"', "[a, '# b']", "{A: ' # '}", "a#b", "", "8")),
+    ],
+)
+def test_an_override_has_no_comment(value: str, is_comment: bool) -> None:
+    assert ("comment" in (problem(f"eval.generate.answer_pattern={value}") or "")) == is_comment
 
 
 def test_a_section_that_is_not_there_has_no_values() -> None:
