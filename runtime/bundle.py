@@ -33,9 +33,9 @@ class Bundle:
         """The Megatron version that the arguments were checked against, such as `0.19`."""
         return str(self.plan["target"]["megatron"])
 
-    def value(self, key: str) -> Any:
+    def value(self, key: str, *before: Any) -> Any:
         """The resolved value of a key such as `train.lr`; None where the recipe leaves it open. UserError if the plan
-        does not know the key.
+        does not know the key, unless `before` says how it was before there was such a key.
         """
         node = self.plan["values"]
         try:
@@ -43,6 +43,8 @@ class Bundle:
                 node = node[part]
             return node["value"]
         except KeyError:
+            if before:
+                return before[0]
             message = f"`{self.path / 'plan.json'}` says nothing of `{key}`: it was compiled by another sftc"
             raise UserError(message, help=_RECOMPILE) from None
 

@@ -70,7 +70,7 @@ def run(path: Path) -> None:
         None if begun is None else first_weights_of(bundle, begun),
         adapt=None if begun is None else adapting_of(bundle, begun),
         variable_lengths=bundle.value("data.padding") == "longest",
-        fused_loss=bundle.value("train.fused_linear_cross_entropy"),
+        fused_loss=bundle.value("train.fused_linear_cross_entropy", False),
         asking=megatron.Asking(ask=evaluation),
     )
     if reports:

@@ -17,7 +17,14 @@ VALUES: dict[str, dict[str, Any]] = {
         "store_path": "store",
         "padding": "max_length",
     },
-    "train": {"train_iters": 8, "epochs": None, "global_batch_size": 4, "seq_length": 32, "lr": 0.002},
+    "train": {
+        "train_iters": 8,
+        "epochs": None,
+        "global_batch_size": 4,
+        "seq_length": 32,
+        "lr": 0.002,
+        "fused_linear_cross_entropy": False,
+    },
     "lora": {"rank": None},
     "hooks": {"datasets_provider": None},
     "checkpoint": {

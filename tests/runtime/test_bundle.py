@@ -20,6 +20,8 @@ def test_values_are_found_by_their_key(tmp_path: Path) -> None:
     assert bundle.value("model.load") is None
     with pytest.raises(UserError, match=r"says nothing of `train\.learning_rate`: it was compiled by another sftc"):
         bundle.value("train.learning_rate")
+    assert bundle.value("train.learning_rate", 1) == 1
+    assert bundle.value("train.lr", 1) == 0.5
 
 
 def test_the_digest_of_the_manifest_names_the_build(tmp_path: Path) -> None:
