@@ -52,9 +52,15 @@ def quickstart(tmp_path: Path, repo_root: Path, engine: str, *stated: str) -> Pl
 @pytest.mark.parametrize("engine", ["docker", "apptainer"])
 def test_the_quickstart_trains_with_nothing_but_its_mounts(tmp_path, repo_root, engine) -> None:
     """Really trains, and in a second start finds its checkpoint; the recipe itself is not there, and is not missed."""
-    place = quickstart(tmp_path, repo_root, engine, "train.train_iters=2", "train.lr_warmup_iters=0")
+    tracked = "logging.mlflow={experiment: mine, tracking_uri: 'sqlite:///tracked here/mlflow.db'}"
+    stated = ("train.train_iters=2", "train.lr_warmup_iters=0", *([tracked] if find_spec("mlflow") else []))
+    place = quickstart(tmp_path, repo_root, engine, *stated)
     done = place.launch()
     assert done.returncode == 0, done.stderr
+    if find_spec("mlflow"):
+        assert "MLflow follows this run" in done.stderr
+        assert (place.root / "tracked here/mlflow.db").stat().st_size > 0
+        assert len(list(place.root.glob("tracked here/mlruns/*/artifacts/answers.jsonl"))) == 1
     runs = place.root / "runs/quickstart"
     assert (runs / "checkpoints/latest_checkpointed_iteration.txt").read_text() == "2"
     assert [json.loads(line)["iteration"] for line in (runs / "metrics.jsonl").open() if "lm_loss" in line] == [1, 2]
