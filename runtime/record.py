@@ -165,6 +165,13 @@ def end_unsaid(run_path: Path, why: str) -> None:
     _write(path, content)
 
 
+def packages_of(run_path: Path) -> Mapping[str, str]:
+    """Those of the last start, as packages() has them; none if the record does not say so."""
+    start = next(reversed(_earlier_starts(run_path / FILE)), None)
+    found = start.get("packages") if isinstance(start, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
 def keep_build(run_path: Path, build: Path, files: Iterable[str]) -> None:
     """Copy the reviewed files of `build` beside the record, from which an export reads them; and, if they lie there,
     the places in the recipe, which no digest covers.

@@ -69,6 +69,17 @@ def test_the_quickstart_trains_with_nothing_but_its_mounts(tmp_path, repo_root, 
     def within(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(words, cwd="/", env=place.variables, capture_output=True, text=True, timeout=300)
 
+    if engine == "docker":
+        record = json.loads((runs / "run.json").read_text())
+        record["starts"][-1]["packages"]["torch"] = "0.1"
+        (runs / "run.json").write_text(json.dumps(record))
+        asked = [sys.executable, "-m", "sftc.compiler", "eval", "runs/quickstart", "--samples=1", "--max-new-tokens=1"]
+        done = subprocess.run(asked, cwd=place.root, env=place.variables, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        line = done.stderr.splitlines()[0]
+        assert line.startswith("sftc eval: outside of the run's container (`launch.container`, docker): torch ")
+        assert line.endswith(" here, 0.1 there")
+
     # The same script, asked inside what it would do.
     *container, script = place.recorded()
     shown = within(*container, script, "--dry-run").stdout
