@@ -6,7 +6,8 @@ Every path is mounted where it lies outside, so that a plan, a log and a run rec
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from posixpath import normpath
+from posixpath import dirname, normpath
+from urllib.parse import unquote, urlsplit
 
 from .hardware import hardware_table
 from .plan import Plan
@@ -22,6 +23,7 @@ SCHEMES = ("docker://", "oras://")  # of images that apptainer and singularity f
 DAEMONS = ("docker", "podman")
 HPC = ("apptainer", "singularity")
 HUB = "hf://"  # rows that lie on no disk
+SQLITE = re.compile(r"sqlite(?:\+\w+)?:///(?!:memory:|file:)(?P<path>[^?]+)")
 # Read outside the recipe: where the nodes meet, which of them and which job this is, which GPUs are the caller's.
 PASSED = (
     *("MASTER_ADDR", "MASTER_PORT", "NNODES", "NODE_RANK", "SFTC_PREFLIGHT_WAIT"),
@@ -29,6 +31,7 @@ PASSED = (
     *("SLURM_PROCID", "SLURM_NTASKS", "SLURMD_NODENAME"),
     *("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "USER"),
 )
+TRACKING_URI = "logging.mlflow.tracking_uri"
 TRACKERS = {
     "logging.wandb.project": ("WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_MODE"),
     "logging.mlflow.experiment": tuple(f"MLFLOW_TRACKING_{name}" for name in ("URI", "USERNAME", "PASSWORD", "TOKEN")),
@@ -148,7 +151,21 @@ def under_root(path: str) -> ShellWord:
 
 def _written(plan: Plan) -> list[tuple[str, str]]:
     keys = ("checkpoint.save", "logging.tensorboard_dir", "data.store_path")
-    return [(key, plan[key]) for key in keys if plan[key] is not None]
+    found = [(key, plan[key]) for key in keys if plan[key] is not None]
+    folder = _tracked(plan[TRACKING_URI]) if plan["logging.mlflow.experiment"] is not None else None
+    return found if folder is None else [*found, (TRACKING_URI, folder)]
+
+
+def _tracked(uri: str | None) -> str | None:
+    """The directory of MLflow's own files, as MLflow and SQLAlchemy read such an address; None where it is not local.
+    Of a database it is the whole directory: SQLite makes its journal beside it.
+    """
+    if uri is None or uri == "databricks":
+        return None
+    if found := SQLITE.match(uri):
+        return dirname(found["path"]) or "."
+    scheme = urlsplit(uri).scheme
+    return unquote(urlsplit(uri).path if scheme == "file" else uri) if scheme in ("", "file") else None
 
 
 def _read(plan: Plan) -> list[tuple[str, str]]:

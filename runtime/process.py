@@ -19,9 +19,10 @@ from .progress import complain, say
 from .record import epoch_seconds
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-# The supervisor's folder, its process, and what a rank leaves there: its status, or where it stopped.
+# The supervisor's folder, its process, and what a rank leaves there: its status, where it stopped, or that the record
+# of the run is its.
 WATCH, WATCH_PID = "SFTC_WATCH", "SFTC_WATCH_PID"
-FAILED, STOPPED = "failed", "stopped"
+FAILED, STOPPED, REPORTS = "failed", "stopped", "reports"
 # What gloo says of a rank that has died or hangs; NCCL ends the process instead.
 LOST = {
     "Connection closed by peer": "another rank has died",

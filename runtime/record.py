@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -57,6 +58,45 @@ def packages() -> dict[str, str]:
     return {name: found for name in PACKAGES if (found := _version(name))}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """One process. `born` tells it from a later one of its number, `machine` one space of such numbers from others."""
+
+    pid: int
+    born: str | None
+    machine: str | None
+
+    @property
+    def lives_here(self) -> bool | None:
+        """Whether it lives; None if that cannot be seen from here."""
+        if self.machine is None or self.machine != _number_space():
+            return None
+        return self.born is not None and _born(self.pid) == self.born
+
+
+def this_process() -> Process:
+    return Process(pid=os.getpid(), born=_born(os.getpid()), machine=_number_space())
+
+
+def _number_space() -> str | None:
+    """The boot and the name space in which process numbers mean something (proc(5), namespaces(7)); None elsewhere."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return None
+
+
+def _born(pid: int) -> str | None:
+    """When a process was started, in clock ticks since the boot: field 22 of proc(5)'s stat. None if it has ended."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    state, *rest = text.rpartition(")")[2].split()
+    return None if state in "ZX" else rest[18]
+
+
 class Stopwatch:
     """Time spent training: seconds since the last lap, without what was paused."""
 
@@ -83,7 +123,8 @@ class Stopwatch:
 class RunRecord:
     """run.json: one entry in `starts` for each time the run was started. Kept by one rank.
 
-    An entry without `outcome` is of a start that is running, or that was killed before it could say how it ended.
+    An entry without `outcome` is of a start that is running, or that was killed before it could say how it ended, and
+    its supervisor with it: `process` tells the two apart where it can be seen.
     """
 
     def __init__(self, run_path: Path, *, name: str, manifest: str) -> None:
@@ -93,7 +134,8 @@ class RunRecord:
 
     def started(self, **facts: Any) -> None:
         """Append this start, with the facts of the machine added to the given ones."""
-        self._content["starts"].append({"started": now(), **facts, **_machine()})
+        process = {"process": asdict(this_process())}
+        self._content["starts"].append({"started": now(), **facts, **process, **_machine()})
         self._write()
 
     def ended(self, *, iteration: int | None, outcome: str, why: str | None = None) -> None:
@@ -106,8 +148,28 @@ class RunRecord:
         self._write()
 
     def _write(self) -> None:
-        with replacing(self._path) as file:
-            file.write(json.dumps(self._content, indent=2) + "\n")
+        _write(self._path, self._content)
+
+
+def end_unsaid(run_path: Path, why: str) -> None:
+    """In the stead of a rank that was killed: the last start has failed, unless it said how it ended. OSError."""
+    path = run_path / FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        start = content["starts"][-1]
+        if "ended" in start:
+            return
+        start |= {"ended": now(), "ended_at_iteration": None, "outcome": "failed", "why": why}
+    except (ValueError, LookupError, TypeError):  # torn, or nobody's
+        return
+    _write(path, content)
+
+
+def packages_of(run_path: Path) -> Mapping[str, str]:
+    """Those of the last start, as packages() has them; none if the record does not say so."""
+    start = next(reversed(_earlier_starts(run_path / FILE)), None)
+    found = start.get("packages") if isinstance(start, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def keep_build(run_path: Path, build: Path, files: Iterable[str]) -> None:
@@ -129,6 +191,11 @@ def _earlier_starts(path: Path) -> list[Any]:
     except (OSError, ValueError, KeyError, TypeError):
         return []
     return starts if isinstance(starts, list) else []
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    with replacing(path) as file:
+        file.write(json.dumps(content, indent=2) + "\n")
 
 
 def _machine() -> Mapping[str, Any]:

@@ -89,6 +89,7 @@ def run(build_dir: Path) -> None:
         record.started(
             start=start.kind, iteration=start.iteration, device=device, world_size=world_size, arguments=arguments
         )
+        process.leave(process.REPORTS, "")
         whole_batch = [int(bundle.value("train.seq_length"))] * int(bundle.value("train.global_batch_size"))
         observer = Reporter(
             run_path,

@@ -18,7 +18,7 @@ from . import process
 from .bundle import read_bundle
 from .checkpoint.owner import Hold
 from .progress import say
-from .record import Stopwatch
+from .record import Stopwatch, end_unsaid
 
 STOPPED = 75  # EX_TEMPFAIL: saved and not complete
 TIMED_OUT = 124  # as of timeout(1)
@@ -44,7 +44,11 @@ def run(build_dir: Path, command: Sequence[str]) -> int:
         hold.take()
     try:
         with tempfile.TemporaryDirectory(prefix="sftc-") as folder:
-            return _Watch(Path(folder), int(bundle.value("launch.stop_seconds")), hold).run(command)
+            watch = _Watch(Path(folder), int(bundle.value("launch.stop_seconds")), hold)
+            status = watch.run(command)
+            if status not in (0, STOPPED) and (Path(folder) / process.REPORTS).exists():
+                _record(Path(bundle.value("logging.run_path")), watch.why or f"the ranks ended with status {status}")
+            return status
     finally:
         if hold is not None:
             hold.release()
@@ -58,6 +62,7 @@ class _Watch:
         self._request: signal.Signals | None = None
         self._again: signal.Signals | None = None  # the second one
         self._clock, self._since = Stopwatch(), 0.0  # the first one
+        self.why: str | None = None  # the run has failed, as far as it is known here
 
     def run(self, command: Sequence[str]) -> int:
         before = {number: signal.signal(number, self._note) for number in REQUESTS}
@@ -99,10 +104,11 @@ class _Watch:
             except subprocess.TimeoutExpired:
                 lap = clock.lap()
             if self._hold is not None and (other := self._hold.keep()) is not None:
-                say(f"error: {other} has taken `checkpoint.save` over: ended at once, nothing is saved")
+                self._complain(f"{other} has taken `checkpoint.save` over: ended at once, nothing is saved")
                 return 1
             if self._again is not None:
-                say(f"a second signal, {self._again.name}: ended at once, nothing is saved")
+                self.why = f"a second signal, {self._again.name}: ended at once, nothing is saved"
+                say(self.why)
                 return 128 + self._again
             if self._request is None:
                 continue
@@ -112,11 +118,15 @@ class _Watch:
                 say(f"{self._request.name}: saving after this iteration, then leaving (within {self._limit} s)")
             passed += lap
             if passed > self._limit:
-                say(f"error: not saved within {self._limit} s after {self._request.name} (`launch.stop_seconds`)")
+                self._complain(f"not saved within {self._limit} s after {self._request.name} (`launch.stop_seconds`)")
                 return TIMED_OUT
             # Again and again: a rank that has just been started does not listen yet, and ignores it.
             for pid in _children(child.pid):
                 _kill(pid, signal.SIGUSR1)
+
+    def _complain(self, why: str) -> None:
+        self.why = why
+        say(f"error: {why}")
 
     def _status(self, returned: int, killed: int | None, report: str) -> int:
         if killed is not None:
@@ -132,12 +142,20 @@ class _Watch:
         status = int(found[1]) if found else returned
         # A rank that is killed leaves nothing, and the others fail in its wake. torchrun itself sends SIGTERM.
         if status < 0 and status != -signal.SIGTERM:
-            say(f"error: a rank was killed by {signal.Signals(-status).name}")
+            self._complain(f"a rank was killed by {signal.Signals(-status).name}")
             return 128 - status
         if (failed := _text(self._folder / process.FAILED)) is not None:
             return int(failed)
         sys.stderr.write(report)
         return 128 - status if status < 0 else status
+
+
+def _record(run_path: Path, why: str) -> None:
+    """Where the rank that keeps the record was killed, the supervisor is the last one to know anything."""
+    try:
+        end_unsaid(run_path, f"by its supervisor: {why}")
+    except OSError as error:
+        say(f"WARNING: the end of this start is not in `{run_path}`: {error}")
 
 
 def _prepare() -> None:

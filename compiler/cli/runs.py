@@ -17,8 +17,9 @@ def runs(directories: tuple[Path, ...], style: str) -> None:
     """List the runs in each DIR, which is a run directory or holds some; in runs/ without one.
 
     \b
-    A run is complete, running, stopped (by a signal), failed, or lost: it neither ended nor is
-    there a process that holds its checkpoints. Before any rank has started it is prepared.
+    A run is complete, running, stopped (by a signal), failed, or lost: it never said how it
+    ended, and it lives no more. It is unknown where neither can be seen from here. Before any
+    rank has started it is prepared.
 
     \b
     Examples:

@@ -6,6 +6,7 @@ from ..diagnostics import Diagnostic
 from ..lora import adapted, is_target, linears
 from ..options import option_defaults
 from ..parameters import UNCOUNTED, raw_option
+from ..pipeline import stage_layers
 from ..suggest import closest
 from .context import Context
 
@@ -71,22 +72,27 @@ def narrow(context: Context) -> Iterator[Diagnostic]:
 
 
 def stages(context: Context) -> Iterator[Diagnostic]:
-    """Layers are dealt out evenly; chunk c of stage r is the (c * PP + r)-th of all."""
-    pp, vpp = context[PP], context["parallel.num_virtual_stages_per_pipeline_rank"] or 1
-    layers, count = {linear.layer for linear in adapted(context.plan)}, context["model.num_layers"] // (pp * vpp)
-    if not layers or not count or not context["parallel.use_distributed_optimizer"]:
+    layers = {linear.layer for linear in adapted(context.plan)}
+    if not layers or not context["parallel.use_distributed_optimizer"]:
         return
-    if empty := sorted(set(range(pp)) - {layer // count % pp for layer in layers}):
-        message = (
-            f"pipeline stage {empty[0]} has no adapters, and the distributed optimizer cannot save a stage of none"
-        )
+    held = stage_layers(context.plan) or []
+    if empty := [stage for stage, numbers in enumerate(held) if layers.isdisjoint(numbers)]:
+        stage = f"pipeline stage {empty[0]} ({_numbered(held[empty[0]])})"
+        remedy = "let `lora.targets` match a layer of each stage" if all(held) else "give each stage a layer"
         yield context.error(
             "SFTC447",
             TARGETS,
-            message,
+            f"{stage} has no adapters, and the distributed optimizer cannot save a stage of none",
             also=(PP, "parallel.use_distributed_optimizer"),
-            help="leave out `parallel.use_distributed_optimizer`, or let `lora.targets` match a layer of each stage",
+            help=f"leave out `parallel.use_distributed_optimizer`, or {remedy}",
         )
+
+
+def _numbered(layers: list[int]) -> str:
+    if len(layers) < 2:
+        return f"layer {layers[0]}" if layers else "no layer"
+    is_row = layers[-1] - layers[0] == len(layers) - 1
+    return f"layers {layers[0]} to {layers[-1]}" if is_row else "layers " + ", ".join(map(str, layers))
 
 
 def company(context: Context) -> Iterator[Diagnostic]:

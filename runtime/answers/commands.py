@@ -21,11 +21,13 @@ from ..data.store import read_summary
 from ..errors import UserError
 from ..progress import Counter, say
 from ..record import FILE as RECORD
+from ..record import packages, packages_of
 from .answer import FILE
 from .job import RESULT, Job, world_size
 
 PROBES = ("", "a 1")  # a pattern that finds the empty text in one of them finds it nearly everywhere
 FORM = {"unfinished": ",.0f"}
+COMPUTE = ("torch", "megatron-core", "transformer-engine")  # what answers depend on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,12 +72,29 @@ def evaluate(asked: Asked) -> dict[str, Any]:
         max_new_tokens=asked.max_new_tokens,
         answer_pattern=asked.answer_pattern,
     )
+    if line := _outside(bundle, asked.run_path):
+        say(line)
     with TemporaryDirectory(prefix="sftc-") as folder:
         path = Path(folder, "job.json")
         job.write(path)
         _run_ranks(path, world_size(bundle.value), output)
     result: dict[str, Any] = json.loads((output / RESULT).read_text(encoding="utf-8"))
     return {**result, "folder": str(output)}
+
+
+def _outside(bundle: Bundle, run_path: Path) -> str | None:
+    """What is different from the run where that had a container, which nobody starts here; None if there is nothing."""
+    engine = bundle.value("launch.container.engine", None)
+    if engine is None or "SFTC_IN_CONTAINER" in os.environ:
+        return None
+    here, there = packages(), packages_of(run_path)
+    differ = [
+        f"{name} {here.get(name, 'is missing')} here, {there[name]} there"
+        for name in COMPUTE
+        if name in there and here.get(name) != there[name]
+    ]
+    same = "torch and Megatron are those of the run" if there else "with the libraries of this environment"
+    return f"sftc eval: outside of the run's container (`launch.container`, {engine}): {'; '.join(differ) or same}"
 
 
 def _require_pattern(pattern: str | None) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from secrets import token_hex
 
 from ..errors import UserError
-from ..record import Stopwatch, epoch_seconds, host_name, now, pause, run_id, slurm_job
+from ..record import Process, Stopwatch, epoch_seconds, host_name, now, pause, run_id, slurm_job, this_process
 
 FILE = "owner.json"
 BEAT = 5.0  # seconds between two signs of life
@@ -45,9 +45,7 @@ class Owner:
     @property
     def lives_here(self) -> bool | None:
         """Whether its process lives; None if that cannot be seen from here."""
-        if self.machine is None or self.machine != _machine():
-            return None
-        return self.born is not None and _born(self.pid) == self.born
+        return Process(pid=self.pid, born=self.born, machine=self.machine).lives_here
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +60,15 @@ class Seen:
         return self.owner.name if self.owner else "somebody whose name cannot be read"
 
     @property
+    def silence(self) -> float:
+        """Seconds since the last sign of life, by the two machines' clocks."""
+        return epoch_seconds() - self.beat / 1e9
+
+    @property
     def is_alive(self) -> bool:
         """At a glance: by its process where that can be seen from here, else by the two machines' clocks."""
         lives = self.owner.lives_here if self.owner else None
-        return epoch_seconds() - self.beat / 1e9 < PATIENCE if lives is None else lives
+        return self.silence < PATIENCE if lives is None else lives
 
 
 def read_owner(save: Path) -> Seen | None:
@@ -205,9 +208,7 @@ def _identity(name: str) -> Owner:
         job=f"{place}:{os.environ.get('MASTER_PORT', '')} {run_id(name)}" if place else token,
         user=_user(),
         host=host_name(),
-        pid=os.getpid(),
-        born=_born(os.getpid()),
-        machine=_machine(),
+        **asdict(this_process()),
         slurm_job=slurm_job(),
         restart=int(restart) if restart.isdecimal() else 0,
         since=now(),
@@ -225,25 +226,6 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container may run a user without a name
         return f"user {os.getuid()}"
-
-
-def _machine() -> str | None:
-    """The boot and the name space in which process numbers mean something (proc(5), namespaces(7)); None elsewhere."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return None
-
-
-def _born(pid: int) -> str | None:
-    """When a process was started, in clock ticks since the boot: field 22 of proc(5)'s stat. None if it has ended."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    state, *rest = text.rpartition(")")[2].split()
-    return None if state in "ZX" else rest[18]
 
 
 def _in_use(save: Path, seen: Seen) -> UserError:

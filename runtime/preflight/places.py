@@ -1,11 +1,15 @@
 """The paths of a run, as this node sees them: what is read can be read, what is written can be written, really."""
 
 import hashlib
+import json
 import os
+import re
+import stat
 import time
 import uuid
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 from ..bundle import Bundle
@@ -15,9 +19,13 @@ from ..data.settings import DataSettings
 from ..errors import UserError
 from ..lock.inputs import LOAD, relative_to, rows_of, tokenizer_of, weights_of
 from ..pointer import read_pointer
+from ..record import Process, this_process
 from .finding import Findings
 
 MARKER = ".sftc-preflight-"
+MARKED = re.compile(re.escape(MARKER) + "[0-9a-f]{32}")
+LARGEST = 1024  # bytes of one
+STALE = 86_400.0  # seconds after which one is left over wherever its preflight ran, which takes minutes and waits some
 WRITTEN = ("checkpoint.save", "logging.run_path")
 SHARED = WRITTEN[0]  # each rank writes its part of a checkpoint there
 PATIENCE = 5.0  # seconds in which what another node wrote has to be seen: a network file system may lag
@@ -87,9 +95,10 @@ class Markers:
                 folder.mkdir(parents=True, exist_ok=True)
                 self._made += missing
                 with (folder / self.name).open("xb") as file:
-                    file.write(self.name.encode())
+                    file.write(json.dumps(asdict(this_process())).encode())
                     file.flush()
                     os.fsync(file.fileno())
+                    _sweep(folder, os.fstat(file.fileno()).st_mtime)
             except OSError as error:
                 reason = f"`{key}`: `{folder}` cannot be written: {error.strerror or error}"
                 found.add("paths", "failed", reason, f"see `{key}`; {relative_to()}")
@@ -122,6 +131,30 @@ class Markers:
         for folder in self._made if folders else ():
             with suppress(OSError):
                 folder.rmdir()
+
+
+def _sweep(folder: Path, now: float) -> None:
+    """Remove what killed preflights have left. `now` is by the clock of the file system, as their times are."""
+    with suppress(OSError):
+        for path in folder.glob(f"{MARKER}*"):
+            with suppress(OSError):  # another one may be removing it, too
+                if MARKED.fullmatch(path.name) and _is_left(path, now):
+                    path.unlink()
+
+
+def _is_left(path: Path, now: float) -> bool:
+    """Whether the preflight of a marker is gone: its process is seen to be, or it is too old. Others are nobody's."""
+    found = path.lstat()
+    if not stat.S_ISREG(found.st_mode) or found.st_size > LARGEST:
+        return False
+    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        lives = Process(**json.loads(text)).lives_here
+    except (ValueError, TypeError):
+        if text not in ("", path.name):  # killed before a word; or of a time when they held their name
+            return False
+        lives = None
+    return now - found.st_mtime > STALE if lives is None else not lives
 
 
 def _require_readable(files: Iterable[Path], help: str) -> None:

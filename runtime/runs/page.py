@@ -25,6 +25,7 @@ SAYS = {
     "stopped": "Stopped",
     "failed": "Failed",
     "lost": "Lost",
+    "unknown": "Unknown",
 }
 
 
@@ -72,8 +73,8 @@ def page(run: Run) -> dict[str, Any]:
 
 def _about(run: Run) -> str:
     """A sentence behind the state."""
-    if run.state == "lost":
-        return "The last start said neither that it ended nor how, and nothing holds the checkpoint directory."
+    if run.state in ("lost", "unknown"):
+        return f"The last start never said how it ended: {run.why}."
     if run.state in ("failed", "stopped") and run.why:
         return run.why
     if run.state == "prepared":

@@ -7,23 +7,26 @@ from pathlib import Path
 from typing import Any
 
 from ..answers.answer import FILE as ANSWERS
-from ..checkpoint.owner import read_owner
+from ..checkpoint.owner import Seen, read_owner
 from ..checkpoint.tracker import TRACKER, find_checkpoint
 from ..errors import UserError
 from ..metrics import ANSWERED, newest
 from ..metrics import FILE as METRICS
 from ..pointer import FILE as POINTER
-from ..record import BUILD, OUTCOMES, epoch_seconds
+from ..progress import duration
+from ..record import BUILD, OUTCOMES, Process, epoch_seconds
 from ..record import FILE as RECORD
 
 DEPTH = 2  # folders below the named one in which runs are looked for
-# Besides the outcomes: no outcome yet, with and without a living owner; no start yet; a record that cannot be read.
-STATES = (*OUTCOMES, "running", "lost", "prepared", "unreadable")
+# Besides the outcomes: no outcome, and it is seen to live, is seen not to, or neither; no start; an unreadable record.
+STATES = (*OUTCOMES, "running", "lost", "unknown", "prepared", "unreadable")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What is not known is None. `loss`, `valid_loss`, `exact_match` are the last ones, NaN where the file has null."""
+    """What is not known is None. `why` is how the last start ended, or what shows that it lives no more. `loss`,
+    `valid_loss`, `exact_match` are the last ones, NaN where the file has null.
+    """
 
     path: Path
     name: str
@@ -84,11 +87,12 @@ def read_run(path: Path) -> Run:
     lines = _guarded(lambda: newest(path / METRICS, *keys), none, problems)
     last, valid = lines.get("lm_loss", {}), lines.get("valid_loss", {})
     checkpoint, age = _checkpoint(save, problems) if save else (None, None)
+    state, why = _state(starts[-1], total, save, problems)
     return Run(
         path=path,
         name=_text(record.get("name")) or name,
-        state=_state(starts[-1], total, save, problems),
-        why=_text(starts[-1].get("why")),
+        state=state,
+        why=why,
         starts=starts,
         manifest=_text(record.get("manifest")),
         iteration=last.get("iteration", starts[-1].get("ended_at_iteration")),
@@ -115,22 +119,51 @@ def _folders(path: Path, *, strict: bool) -> list[Path]:
         return []
 
 
-def _state(start: Mapping[str, Any], total: int | None, save: Path | None, problems: list[str]) -> str:
+def _state(
+    start: Mapping[str, Any], total: int | None, save: Path | None, problems: list[str]
+) -> tuple[str, str | None]:
+    """Of the last start that is recorded, and why. A later one may be on its way, which holds the directory by then."""
+    why = _text(start.get("why"))
     if (outcome := start.get("outcome")) in OUTCOMES:
-        return str(outcome)
+        return str(outcome), why
     if "ended" in start:  # written before there were outcomes
-        return "complete" if total is not None and start.get("ended_at_iteration") == total else "stopped"
-    return "running" if save is not None and _has_owner(save, problems) else "lost"
+        return ("complete" if total is not None and start.get("ended_at_iteration") == total else "stopped"), why
+    process = _process(start)
+    lives = process.lives_here if process else None
+    if lives:
+        return "running", None
+    found = len(problems)
+    seen = _owner(save, problems) if save else None
+    if process and lives is False:
+        gone = f"process {process.pid} on {start.get('host', 'this host')} is gone"
+        return "lost", f"{gone}, and {seen.name} holds the checkpoint directory" if seen and seen.is_alive else gone
+    if seen is None:
+        if save is None or len(problems) > found:
+            return "unknown", "whether it lives cannot be seen from here"
+        return "lost", "nothing holds the checkpoint directory"
+    if seen.is_alive:
+        return "running", None
+    silent = seen.owner is None or seen.owner.lives_here is None
+    end = f"has given no sign of life for {duration(seen.silence)}" if silent else "is gone"
+    return "lost", f"{seen.name}, which held the checkpoint directory, {end}"
 
 
-def _has_owner(save: Path, problems: list[str]) -> bool:
-    """Whether a living process holds the lock of the checkpoint directory."""
+def _process(start: Mapping[str, Any]) -> Process | None:
+    """The one that kept the record; None in records from before it was named there."""
     try:
-        seen = read_owner(save)
+        process = Process(**start["process"])
+    except (KeyError, TypeError):
+        return None
+    return process if isinstance(process.pid, int) else None
+
+
+def _owner(save: Path, problems: list[str]) -> Seen | None:
+    """Who holds the checkpoint directory, alive or not."""
+    try:
+        return read_owner(save)
     except OSError as error:
         problems.append(f"the lock in {save} cannot be read: {error}")
-        return False
-    return seen is not None and seen.is_alive
+        return None
 
 
 def _checkpoint(save: Path, problems: list[str]) -> tuple[int | None, float | None]:

@@ -24,7 +24,8 @@ def starts_of(run: Run, now: float) -> dict[str, Any]:
     rows, bars = [], []
     known = [begin for begin, _ in moments if begin is not None]
     ends = [end for _, end in moments if end is not None]
-    seen = [now] if run.state == "running" else [run.seen] if run.state == "lost" and run.seen is not None else []
+    is_open = run.state in ("lost", "unknown")
+    seen = [now] if run.state == "running" else [run.seen] if is_open and run.seen is not None else []
     first, last = min(known, default=0.0), max([*known, *ends, *seen], default=0.0)
     whole = max(last - first, 1.0)
     trained = 0.0
@@ -35,7 +36,8 @@ def starts_of(run: Run, now: float) -> dict[str, Any]:
             end = now
         seconds = None if begin is None or end is None else max(end - begin, 0.0)
         trained += seconds or 0.0
-        rows.append(_row(at + 1, start, outcome, seconds, run.iteration if is_last else None))
+        row = _row(at + 1, start, outcome, seconds, run.iteration if is_last else None)
+        rows.append(row | {"why": row["why"] or (run.why or "" if is_last else "")})
         if begin is not None:
             # Of a start that was killed nobody knows when: it reaches to the next one, or to the last thing known.
             until = end if end is not None else next((other for other, _ in moments[at + 1 :] if other), last)

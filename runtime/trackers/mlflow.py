@@ -1,6 +1,7 @@
 """MLflow. What it needs to sign in comes from the environment (MLFLOW_TRACKING_TOKEN and the like)."""
 
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ MOST_METRICS, MOST_PARAMS = 1000, 100  # of one call of log_batch, MLflow's own 
 # In every line, and finite as a rule.
 ALWAYS = {"train": "train/supervised_tokens", "valid": "valid/loss", "answers": "valid/answers"}
 LONGEST = 6000  # characters of a parameter
+DATABASE = re.compile(r"sqlite(?:\+\w+)?:///(?!:memory:|file:)(?P<path>[^?]+)")
+ARTIFACTS = "mlruns"  # beside a database; MLflow's own name
 
 
 @dataclass(slots=True, kw_only=True)
@@ -43,7 +46,7 @@ class Mlflow:
             self._client.update_run(identity, status="RUNNING")
             return identity
         found = self._client.get_experiment_by_name(self.experiment)
-        experiment = found.experiment_id if found else self._client.create_experiment(self.experiment)
+        experiment = found.experiment_id if found else self._new_experiment()
         tags = {**self.tags, **({"mlflow.note.content": self.notes} if self.notes else {})}
         self._run_id = str(self._client.create_run(experiment, run_name=self.run_name, tags=tags).info.run_id)
         self._log_config()
@@ -72,6 +75,14 @@ class Mlflow:
         self._client.set_terminated(self._run_id, status=STATUS[outcome])
         if (path := self.run_path / ANSWERS).is_file():
             self._client.log_artifact(self._run_id, str(path))
+
+    def _new_experiment(self) -> str:
+        """Artifacts lie beside an SQLite database: MLflow would put them where the run is launched, and no container
+        mounts that. A server and a store of files have a place of their own.
+        """
+        database = DATABASE.match(self._client.tracking_uri)
+        place = (Path(database["path"]).absolute().parent / ARTIFACTS).as_uri() if database else None
+        return str(self._client.create_experiment(self.experiment, artifact_location=place))
 
     def _log_config(self) -> None:
         from mlflow.entities import Param

@@ -52,9 +52,15 @@ def quickstart(tmp_path: Path, repo_root: Path, engine: str, *stated: str) -> Pl
 @pytest.mark.parametrize("engine", ["docker", "apptainer"])
 def test_the_quickstart_trains_with_nothing_but_its_mounts(tmp_path, repo_root, engine) -> None:
     """Really trains, and in a second start finds its checkpoint; the recipe itself is not there, and is not missed."""
-    place = quickstart(tmp_path, repo_root, engine, "train.train_iters=2", "train.lr_warmup_iters=0")
+    tracked = "logging.mlflow={experiment: mine, tracking_uri: 'sqlite:///tracked here/mlflow.db'}"
+    stated = ("train.train_iters=2", "train.lr_warmup_iters=0", *([tracked] if find_spec("mlflow") else []))
+    place = quickstart(tmp_path, repo_root, engine, *stated)
     done = place.launch()
     assert done.returncode == 0, done.stderr
+    if find_spec("mlflow"):
+        assert "MLflow follows this run" in done.stderr
+        assert (place.root / "tracked here/mlflow.db").stat().st_size > 0
+        assert len(list(place.root.glob("tracked here/mlruns/*/artifacts/answers.jsonl"))) == 1
     runs = place.root / "runs/quickstart"
     assert (runs / "checkpoints/latest_checkpointed_iteration.txt").read_text() == "2"
     assert [json.loads(line)["iteration"] for line in (runs / "metrics.jsonl").open() if "lm_loss" in line] == [1, 2]
@@ -62,6 +68,17 @@ def test_the_quickstart_trains_with_nothing_but_its_mounts(tmp_path, repo_root, 
 
     def within(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(words, cwd="/", env=place.variables, capture_output=True, text=True, timeout=300)
+
+    if engine == "docker":
+        record = json.loads((runs / "run.json").read_text())
+        record["starts"][-1]["packages"]["torch"] = "0.1"
+        (runs / "run.json").write_text(json.dumps(record))
+        asked = [sys.executable, "-m", "sftc.compiler", "eval", "runs/quickstart", "--samples=1", "--max-new-tokens=1"]
+        done = subprocess.run(asked, cwd=place.root, env=place.variables, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        line = done.stderr.splitlines()[0]
+        assert line.startswith("sftc eval: outside of the run's container (`launch.container`, docker): torch ")
+        assert line.endswith(" here, 0.1 there")
 
     # The same script, asked inside what it would do.
     *container, script = place.recorded()

@@ -18,9 +18,9 @@ from sftc.compiler.compile import artifacts, check_recipe
 
 DAEMONS = ("docker", "podman")
 SECRETS = {"HF_TOKEN": "planted-1", "TEAM_KEY": "planted 2\n$HOME,"}
-# Reads, then writes, of the golden case slurm-3d: names that try to break out.
+# Reads, then writes, of the golden case slurm-3d, and where MLflow writes: names that try to break out.
 READS = ("tokenizers/it's $HOME", "data/$(touch pwned).jsonl", "checkpoints/base model")
-WRITES = ("runs/slurm-3d", "-runs/*; rm", ".sftc/store")
+WRITES = ("runs/slurm-3d", "-runs/*; rm", ".sftc/store", "it's $(touch pwned)")
 
 
 @pytest.fixture
@@ -41,6 +41,7 @@ def made(tmp_path: Path, repo_root: Path):
             f"launch.secrets={json.dumps(list(SECRETS))}",
             "megatron.path=more files",
             "launch.container.mounts=['/usr/share:/cache', 'more files/x:/x y:ro']",
+            f'logging.mlflow={{experiment: mine, tracking_uri: "sqlite:///{WRITES[-1]}/mlflow.db"}}',
             *stated,
         )
         build = compiled(repo_root / "tests/golden/cases/slurm-3d.yaml", base / "build", *stated)

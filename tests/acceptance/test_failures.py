@@ -158,6 +158,8 @@ def test_a_rank_that_hangs_ends_the_run_in_a_stated_time(repo_root: Path, tmp_pa
     assert 60 <= time.monotonic() - stopped < 180
     told = "error: rank 0 failed: another rank does not answer (`launch.distributed_timeout_minutes`)\n"
     assert told in (tmp_path / "stderr").read_text()
+    (start,) = json.loads((tmp_path / "runs/quickstart/run.json").read_text())["starts"]  # the rank that hung keeps it
+    assert (start["outcome"], start["why"]) == ("failed", "by its supervisor: the ranks ended with status 70")
     save = tmp_path / "runs/quickstart/checkpoints"
     newest = int((save / "latest_checkpointed_iteration.txt").read_text())
     assert newest >= 4

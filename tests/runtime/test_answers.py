@@ -13,6 +13,7 @@ import pytest
 
 torch: Any = pytest.importorskip("torch")
 
+from sftc.runtime.answers import commands  # noqa: E402
 from sftc.runtime.answers.evaluate import _stops  # noqa: E402
 from sftc.runtime.answers.generate import generate  # noqa: E402
 from sftc.runtime.answers.generated import Limits  # noqa: E402
@@ -266,3 +267,36 @@ def test_references_are_rated_as_they_are_trained_on(monkeypatch: pytest.MonkeyP
     assert found.accuracy == pytest.approx(4 / 6)  # of the second row its END too: it follows on 8
     assert found.loss == pytest.approx((4 * right + 2 * (right + 5)) / 6)
     assert found.perplexity == pytest.approx(np.exp(found.loss))
+
+
+SAME = {"torch": "2.9.0", "megatron-core": "0.19.0", "numpy": "1"}
+
+
+@pytest.mark.parametrize(
+    ("there", "end"),
+    [
+        ({**SAME, "numpy": "2"}, "torch and Megatron are those of the run"),
+        ({**SAME, "torch": "2.8.0"}, "torch 2.9.0 here, 2.8.0 there"),
+        (
+            {"torch": "2.8.0", "transformer-engine": "2.5"},
+            "torch 2.9.0 here, 2.8.0 there; transformer-engine is missing here, 2.5 there",
+        ),
+        (None, "with the libraries of this environment"),
+    ],
+)
+def test_what_answers_outside_of_a_runs_container_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: dict[str, str] | None, end: str
+) -> None:
+    monkeypatch.delenv("SFTC_IN_CONTAINER", raising=False)
+    monkeypatch.setattr(commands, "packages", lambda: SAME)
+    facts = {} if there is None else {"packages": there}
+    (tmp_path / "run.json").write_text(json.dumps({"starts": [{"packages": {"torch": "0.1"}}, facts]}))
+
+    def said(engine: str | None) -> str | None:
+        bundle: Any = SimpleNamespace(value={"launch.container.engine": engine}.__getitem__)
+        return commands._outside(bundle, tmp_path)
+
+    assert said("podman") == f"sftc eval: outside of the run's container (`launch.container`, podman): {end}"
+    assert said(None) is None
+    monkeypatch.setenv("SFTC_IN_CONTAINER", "1")
+    assert said("podman") is None

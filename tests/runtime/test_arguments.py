@@ -5,8 +5,10 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +16,8 @@ from click.testing import CliRunner
 from ruamel.yaml import YAML
 
 from sftc.compiler.cli import cli
+from sftc.compiler.pipeline import stage_layers
+from sftc.compiler.plan import Default, Resolved
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "expected"
 PAGE = Path(__file__).resolve().parents[2] / "docs/parallel.md"
@@ -104,3 +108,96 @@ def test_megatron_understands_what_the_plan_says(answers: Any, name: str) -> Non
 def test_megatron_refuses_a_wrong_one(answers: Any) -> None:
     """The validator really runs: a final learning rate above the peak does not pass it."""
     assert not answers["planted"]["accepted"]
+
+
+FIRST, LAST = "decoder_first_pipeline_num_layers", "decoder_last_pipeline_num_layers"
+SPLIT = {f"account_for_{what}_in_pipeline_split": True for what in ("embedding", "loss")}
+LAYOUT = "pipeline_model_parallel_layout"
+# Layers, PP, virtual stages, and what `megatron.args` says.
+DEALT: list[tuple[int, int, int, dict[str, Any]]] = [
+    (8, 1, 1, {}),
+    (8, 4, 1, {}),
+    (16, 4, 2, {}),
+    (8, 2, 1, {FIRST: 6}),
+    (11, 4, 1, {LAST: 2}),
+    (10, 4, 1, {FIRST: 1, LAST: 3}),
+    (16, 4, 2, {FIRST: 2, LAST: 2}),
+    (12, 2, 2, {LAST: 4}),
+    (8, 2, 1, {FIRST: 3, LAST: 5}),
+    (6, 4, 1, SPLIT),
+    (14, 4, 2, SPLIT),
+    (7, 4, 2, dict(list(SPLIT.items())[:1])),
+    (8, 2, 1, {LAYOUT: "Et*3|t*5L"}),
+    (8, 4, 1, {LAYOUT: "Et*4|t*4||L"}),
+    (13, 4, 2, {LAYOUT: "Et,(tt|)*5|tt|L"}),
+    (12, 2, 3, {LAYOUT: "Ett|(tt|ttt|)*2L"}),
+]
+REFUSED: list[tuple[int, int, int, dict[str, Any]]] = [
+    (9, 2, 1, {}),
+    (8, 2, 2, {FIRST: 3}),
+    (8, 4, 1, {FIRST: 3}),
+    (8, 2, 1, {FIRST: 2, LAST: 2}),
+    (8, 2, 1, {FIRST: 9}),
+    (8, 2, 1, {FIRST: 6, **SPLIT}),
+    (8, 2, 1, {LAYOUT: "Et*3|t*4L"}),
+    (8, 2, 1, {LAYOUT: "Et*3|t*5|L"}),
+    (8, 2, 1, {LAYOUT: "Ex*3|t*8L"}),
+    (8, 2, 1, {LAYOUT: "Et*99999999999|L"}),
+]
+
+
+def dealt(check, layers: int, pp: int, vpp: int, args: dict[str, Any]) -> list[list[int]] | None:
+    """By the compiler, past its rules."""
+    values = {
+        "model.num_layers": layers,
+        "parallel.pipeline_model_parallel_size": pp,
+        "parallel.num_virtual_stages_per_pipeline_rank": vpp if vpp > 1 else None,
+        "megatron.args": args,
+    }
+    plan = check("preset: llama-2-7b").plan
+    stated = {key: Resolved(value=value, origin=Default()) for key, value in values.items()}
+    return stage_layers(replace(plan, values={**plan.values, **stated}))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("layers", "pp", "vpp", "args"), DEALT)
+def test_the_layers_of_each_stage_are_those_that_megatron_builds(
+    check, monkeypatch: pytest.MonkeyPatch, layers: int, pp: int, vpp: int, args: dict[str, Any]
+) -> None:
+    pytest.importorskip("megatron.core")
+    from megatron.core import parallel_state
+    from megatron.core.transformer.pipeline_parallel_layer_layout import PipelineParallelLayerLayout
+    from megatron.core.transformer.transformer_block import get_num_layers_to_build
+    from megatron.core.transformer.transformer_layer import get_transformer_layer_offset
+
+    built: list[list[int]] = [[] for _ in range(pp)]
+    monkeypatch.setattr(
+        parallel_state, "get_virtual_pipeline_model_parallel_world_size", lambda: vpp if vpp > 1 else None
+    )
+    config: Any = SimpleNamespace(
+        num_layers=layers,
+        pipeline_model_parallel_size=pp,
+        virtual_pipeline_model_parallel_size=vpp if vpp > 1 else None,
+        pipeline_model_parallel_layout=None,
+        num_layers_in_first_pipeline_stage=args.get(FIRST),
+        num_layers_in_last_pipeline_stage=args.get(LAST),
+        **{name: args.get(name, False) for name in SPLIT},
+    )
+    layout = PipelineParallelLayerLayout(args[LAYOUT], pp) if LAYOUT in args else None
+    for chunk in range(vpp):
+        for stage in range(pp):
+            where = {"vp_stage": chunk if vpp > 1 else None, "pp_rank": stage}
+            if layout is not None:
+                built[stage] += layout.get_layer_id_list(**where)
+                continue
+            start = get_transformer_layer_offset(config, **where)
+            built[stage] += range(start, start + get_num_layers_to_build(config, **where))
+    assert sorted(layer for stage in built for layer in stage) == list(range(layers))
+    assert dealt(check, layers, pp, vpp, args) == built
+
+
+@pytest.mark.parametrize(("layers", "pp", "vpp", "args"), REFUSED)
+def test_a_layout_that_megatron_refuses_is_not_followed(
+    check, layers: int, pp: int, vpp: int, args: dict[str, Any]
+) -> None:
+    assert dealt(check, layers, pp, vpp, args) is None

@@ -10,7 +10,7 @@ import pytest
 
 from sftc.runtime.checkpoint.owner import FILE, Hold
 from sftc.runtime.metrics import newest, read
-from sftc.runtime.record import RunRecord, epoch_seconds
+from sftc.runtime.record import RunRecord, end_unsaid, epoch_seconds
 from sftc.runtime.runs.commands import documents, table
 from sftc.runtime.runs.page import page
 from sftc.runtime.runs.plots import BUCKETS, Curve, Scale, across_scale, plot, running_mean, steps, thinned
@@ -25,7 +25,9 @@ def write_run(
     facts = {"iteration": 0, "start": "random", "host": "here", "device": "cpu", "world_size": 1, **start}
     record = RunRecord(folder, name=folder.name, manifest="0" * 64)
     record.started(arguments=["--train-iters", "7", "--lr", "1", "--train-iters", "10"], **facts)
-    if outcome is not None:
+    if outcome is None:
+        killed(folder)
+    else:
         record.ended(iteration=iterations, outcome=outcome, why="SIGTERM" if outcome == "stopped" else None)
     lines = [{"iteration": at, "lm_loss": 1 / at, "tokens_per_second": 100.0} for at in range(1, iterations + 1)]
     lines.insert(4, {"iteration": 4, "valid_loss": 0.5})
@@ -39,6 +41,14 @@ def write_run(
         (folder / "build").mkdir()
         (folder / "build/plan.json").write_text(json.dumps({"name": "x", "values": values}))
     return folder
+
+
+def killed(folder: Path, **facts: Any) -> None:
+    """The record as of a process that is gone; or of one with other facts, or with none."""
+    record = json.loads((folder / "run.json").read_text())
+    process = {**record["starts"][-1].pop("process"), "born": "1", **facts}
+    record["starts"][-1] |= {"process": process} if facts.get("pid", 0) is not None else {}
+    (folder / "run.json").write_text(json.dumps(record))
 
 
 def test_a_complete_run_on_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,22 +74,99 @@ def test_the_outcome_is_the_state(tmp_path: Path, outcome: str) -> None:
     assert (run.state, run.why) == (outcome, "SIGTERM" if outcome == "stopped" else None)
 
 
-def test_a_run_without_an_outcome_is_running_as_long_as_its_directory_has_a_living_owner(tmp_path: Path) -> None:
+@pytest.mark.parametrize("facts", [{"machine": "another"}, {"machine": None}, {"pid": None}])
+def test_a_start_that_cannot_be_seen_is_running_as_long_as_its_directory_has_a_living_owner(
+    tmp_path: Path, facts: dict[str, Any]
+) -> None:
+    """On another machine, on a system without name spaces, in a record from before processes were named."""
     folder = write_run(tmp_path / "run", outcome=None, iterations=6)
+    killed(folder, **facts)
     hold = Hold(folder / "checkpoints", "run", print)
     hold.take()
     run = read_run(folder)
-    assert (run.state, run.iteration, run.iterations) == ("running", 6, 10)
+    assert (run.state, run.why, run.iteration, run.iterations) == ("running", None, 6, 10)
     hold.release()
-    assert read_run(folder).state == "lost"
+    run = read_run(folder)
+    assert (run.state, run.why) == ("lost", "nothing holds the checkpoint directory")
 
 
-def test_a_lock_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_a_start_whose_process_lives_is_running_without_a_lock(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    record = RunRecord(folder, name="run", manifest="0" * 64)
+    record.started(iteration=10, start="resume")
+    assert read_run(folder).state == "running"
+    assert page(read_run(folder))["starts"][1]["outcome"] == "running"
+    record.ended(iteration=10, outcome="complete")
+    assert read_run(folder).state == "complete"
+
+
+def test_a_start_whose_process_is_gone_is_lost_whoever_holds_its_directory(tmp_path: Path) -> None:
+    """Such as the next start, which has recorded nothing yet."""
     folder = write_run(tmp_path / "run", outcome=None)
-    (folder / "checkpoints" / FILE).mkdir()
+    killed(folder, pid=4711)
+    gone = "process 4711 on here is gone"
+    record = json.loads((folder / "run.json").read_text())
+    record["starts"][-1]["host"] = "here"
+    (folder / "run.json").write_text(json.dumps(record))
+    assert (read_run(folder).state, read_run(folder).why) == ("lost", gone)
+    hold = Hold(folder / "checkpoints", "run", print)
+    hold.take()
     run = read_run(folder)
     assert run.state == "lost"
+    assert f"{gone}, and " in (run.why or "")
+    assert f"process {os.getpid()}, since 20" in (run.why or "")
+    shown = page(run)
+    assert shown["state"]["about"] == f"The last start never said how it ended: {run.why}."
+    assert (shown["starts"][-1]["outcome"], shown["starts"][-1]["why"]) == ("lost", run.why)
+    hold.release()
+
+
+@pytest.mark.parametrize(
+    ("facts", "end"),
+    [({"born": "1"}, "is gone"), ({"machine": "another"}, "has given no sign of life for 1m30s")],
+)
+def test_what_an_owner_that_is_gone_has_left_is_said(tmp_path: Path, facts: dict[str, Any], end: str) -> None:
+    folder = write_run(tmp_path / "run", outcome=None)
+    killed(folder, machine="another")
+    lock = folder / "checkpoints" / FILE
+    Hold(folder / "checkpoints", "run", print).take()
+    lock.write_text(json.dumps(json.loads(lock.read_text()) | facts | {"user": "ann", "host": "node7", "pid": 12}))
+    then = epoch_seconds() - 90
+    os.utime(lock, (then, then))
+    run = read_run(folder)
+    assert run.state == "lost"
+    assert (run.why or "").startswith("ann on node7, process 12, since 20")
+    assert (run.why or "").endswith(f", which held the checkpoint directory, {end}")
+
+
+def test_where_nothing_shows_whether_a_start_lives_nothing_is_claimed(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", outcome=None)
+    killed(folder, machine="another")
+    (folder / "checkpoints" / FILE).mkdir()
+    run = read_run(folder)
+    assert (run.state, run.why) == ("unknown", "whether it lives cannot be seen from here")
     assert "the lock in" in run.problems[0]
+    plan = json.loads((folder / "build/plan.json").read_text())
+    plan["values"]["checkpoint"]["save"]["value"] = None
+    (folder / "build/plan.json").write_text(json.dumps(plan))
+    (folder / "checkpoints").rename(folder / "elsewhere")
+    run = read_run(folder)
+    assert (run.state, run.problems) == ("unknown", ())
+    assert page(run)["starts"][0]["outcome"] == "unknown"
+
+
+def test_a_supervisor_speaks_for_a_rank_that_was_killed_and_for_no_other(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", outcome=None)
+    end_unsaid(folder, "a rank was killed by SIGKILL")
+    run = read_run(folder)
+    assert (run.state, run.why) == ("failed", "a rank was killed by SIGKILL")
+    assert page(run)["starts"][0]["iterations"] == "0 → 10"
+    end_unsaid(folder, "another reason")
+    assert read_run(folder).why == run.why
+    for torn in ("{", "[]", '{"starts": []}', '{"starts": [3]}'):
+        (folder / "run.json").write_text(torn)
+        end_unsaid(folder, "another reason")
+        assert (folder / "run.json").read_text() == torn
 
 
 @pytest.mark.parametrize(("at", "state"), [(10, "complete"), (6, "stopped")])

@@ -31,7 +31,7 @@ VALUES = {
     "logging.wandb.tags": ["tiny"],
     "logging.wandb.mode": "offline",
     "logging.mlflow.experiment": "tests",
-    "logging.mlflow.tracking_uri": "sqlite:///mlflow.db",
+    "logging.mlflow.tracking_uri": "sqlite:///tracked here/mlflow.db",
     "logging.mlflow.run_name": "by another name",
     "logging.mlflow.tags": {"team": "us"},
 }
@@ -204,13 +204,37 @@ def test_answers_are_a_table_in_wandb_and_a_file_in_mlflow(tmp_path: Path) -> No
     assert len(tables) == 3
     assert tables[0]["columns"] == ["row", "question", "reference", "answer", "exact_match", "finish_reason", "tokens"]
     assert tables[0]["data"] == [[1, "?", "é", "<b>", True, "stop", 1], [2, "?", "é", "<b>", None, "stop", 2]]
-    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/tracked here/mlflow.db")
     (run,) = client.search_runs([client.get_experiment_by_name("tests").experiment_id])
     history = client.get_metric_history(run.info.run_id, "valid/exact_match")
     assert [(metric.step, metric.value) for metric in history] == [(0, 0.5), (25, 0.5), (50, 0.5)]
     assert run.info.status == "FINISHED"
-    (kept,) = tmp_path.glob("mlruns/*/*/artifacts/answers.jsonl")
+    (kept,) = tmp_path.glob("tracked here/mlruns/*/artifacts/answers.jsonl")
     assert kept.read_bytes() == (run_path / "answers.jsonl").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["build", "run", "tracked here"]
+    answers = client.list_artifacts(run.info.run_id)
+    assert [(one.path, one.file_size) for one in answers] == [("answers.jsonl", kept.stat().st_size)]
+
+
+@pytest.mark.slow
+def test_a_store_of_files_keeps_its_artifacts_itself(tmp_path: Path) -> None:
+    """Also where launch.sh has made its directory for a container."""
+    pytest.importorskip("mlflow")
+    values = {**VALUES, "logging.wandb.project": None, "logging.mlflow.tracking_uri": "file:tracked%20here"}
+    write_build(tmp_path / "build", values=values)
+    (tmp_path / "tracked here").mkdir()
+    evaluate(tmp_path / "run", 0)
+    done = subprocess.run(
+        [sys.executable, "-c", FOLLOW],
+        cwd=tmp_path,
+        env={**os.environ, "MLFLOW_ALLOW_FILE_STORE": "true"},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert (done.returncode, "WARNING" in done.stdout) == (0, False), done
+    assert len(list(tmp_path.glob("tracked here/*/*/artifacts/answers.jsonl"))) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["build", "run", "tracked here"]
 
 
 @pytest.mark.parametrize("library", ["wandb", "mlflow"])
@@ -296,7 +320,7 @@ def test_mlflow_has_each_iteration_once(twice: tuple[Path, Ended]) -> None:
     from mlflow import MlflowClient
 
     folder, _ = twice
-    client = MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder}/tracked here/mlflow.db")
     experiment = client.get_experiment_by_name("tests")
     (run,) = client.search_runs([experiment.experiment_id])
     assert (run.info.status, run.info.run_name) == ("FINISHED", "by another name")

@@ -137,6 +137,36 @@ def test_a_second_usr1_is_the_first_one_again(cwd: Path, watch: Watch) -> None:
     assert process.returncode == 124
 
 
+# Keeps the record as the last rank does, and is killed.
+REPORTS = """\
+import os
+from pathlib import Path
+from sftc.runtime import process
+from sftc.runtime.record import RunRecord
+
+record = RunRecord(Path("run"), name="tiny", manifest="0" * 64)
+record.started(start="random", iteration=0)
+process.leave(process.REPORTS, "")
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_the_end_of_a_killed_rank_is_in_the_record(cwd: Path, watch: Watch) -> None:
+    (cwd / "reports.py").write_text(REPORTS)
+    process = watch(sys.executable, "reports.py")
+    assert "error: a rank was killed by SIGKILL\n" in process.communicate(timeout=LIMIT)[1]
+    assert process.returncode == 128 + signal.SIGKILL
+    record = json.loads((cwd / "run/run.json").read_text())
+    (start,) = record["starts"]
+    assert (start["outcome"], start["why"]) == ("failed", "by its supervisor: a rank was killed by SIGKILL")
+    # An earlier start that never said how it ended is not this supervisor's.
+    for key in ("ended", "outcome", "why"):
+        del start[key]
+    (cwd / "run/run.json").write_text(json.dumps(record))
+    assert watch("bash", "-c", "kill -9 $$").wait(LIMIT) == 128 + signal.SIGKILL
+    assert json.loads((cwd / "run/run.json").read_text()) == record
+
+
 def test_the_directory_of_a_living_run_is_refused_by_name(cwd: Path, watch: Watch) -> None:
     first = watch("sleep", "600")
     until((cwd / SAVE / FILE).exists)

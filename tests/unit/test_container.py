@@ -108,6 +108,39 @@ def test_what_is_read_below_what_is_written_is_mounted_once(check) -> None:
 
 
 @pytest.mark.parametrize(
+    ("uri", "folder"),
+    [
+        ("sqlite:///tracking/mlflow.db", "tracking"),
+        ("sqlite+pysqlite:////srv/tracking/mlflow.db?timeout=60", "/srv/tracking"),
+        ("sqlite:///mlflow.db", "."),
+        ("./tracking", "tracking"),
+        ("/srv/my%20tracking", "/srv/my tracking"),
+        ("file:tracking", "tracking"),
+        ("file:///srv/tracking", "/srv/tracking"),
+        ("file://localhost/srv/tracking", "/srv/tracking"),
+        ("sqlite:///:memory:", None),
+        ("sqlite://", None),
+        ("https://mlflow.example.org/tracking", None),
+        ("postgresql://mlflow.example.org/tracking", None),
+        ("databricks", None),
+    ],
+)
+def test_the_directory_of_a_local_mlflow_is_written(check, uri: str, folder: str | None) -> None:
+    def written(more: str) -> dict[str, tuple[str, ...]]:
+        checked = made(check, "docker", f"sftc@{DIGEST}", more=more)
+        assert checked.plan is not None, checked.diagnostics
+        return {one.path: one.keys for one in mounted(checked.plan)[1]}
+
+    found = written(f'logging:\n  mlflow: {{experiment: mine, tracking_uri: "{uri}"}}\n')
+    if folder == ".":  # which holds all the others
+        assert "logging.mlflow.tracking_uri" in found.pop(".")
+        assert not found
+    else:
+        stated = {} if folder is None else {folder: ("logging.mlflow.tracking_uri",)}
+        assert found == written("") | stated
+
+
+@pytest.mark.parametrize(
     ("outer", "inner", "does"),
     [
         ("data", "data", True),

@@ -1,8 +1,11 @@
 """What this machine cannot have: GPUs, InfiniBand, clusters. Facts of them are planted, and judged as real ones are."""
 
 import json
+import os
 import resource
+import time
 from collections import namedtuple
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,8 +20,10 @@ from sftc.runtime.preflight.devices import devices, judge, may_have_gpus
 from sftc.runtime.preflight.finding import Finding, Findings
 from sftc.runtime.preflight.gpus import look
 from sftc.runtime.preflight.nodes import Node, agree, clock, numbered
+from sftc.runtime.preflight.places import MARKER, STALE, Markers
 from sftc.runtime.preflight.ranks import Ranks, free_port
 from sftc.runtime.preflight.several import _blame
+from sftc.runtime.record import this_process
 
 H100 = "NVIDIA H100 80GB HBM3"
 EVERY_30 = {"train__train_iters": 100, "checkpoint__save_interval": 30}
@@ -292,3 +297,54 @@ def test_where_all_waited_in_vain_it_is_the_way_between_them() -> None:
     pair = [Node(number=0, host=None, findings=[waited]), Node(number=1, host=None, findings=[blamed])]
     _blame(pair)
     assert [one.status for node in pair for one in node.findings] == ["skipped", "failed"]
+
+
+def marker(folder: Path, number: int, text: str, *, age: float = 0.0) -> Path:
+    path = folder / f"{MARKER}{number:032x}"
+    path.write_text(text)
+    then = time.time() - age
+    os.utime(path, (then, then))
+    return path
+
+
+def test_what_killed_preflights_have_left_is_removed_and_nothing_else(compiled: Compile, root: Path) -> None:
+    folder = root / "runs/quickstart/checkpoints"
+    folder.mkdir(parents=True)
+    mine = asdict(this_process())
+
+    def of(**facts: Any) -> str:
+        return json.dumps(mine | facts)
+
+    gone = [
+        marker(folder, 1, of(born="1")),
+        marker(folder, 2, of(machine="another"), age=STALE + 60),
+        marker(folder, 3, "", age=STALE + 60),
+        marker(folder, 4, f"{MARKER}{4:032x}", age=STALE + 60),
+    ]
+    kept = [
+        marker(folder, 5, of(), age=STALE + 60),  # lives, and waits
+        marker(folder, 6, of(machine="another"), age=STALE - 60),
+        marker(folder, 7, "", age=STALE - 60),
+        marker(folder, 8, "notes", age=STALE + 60),
+        marker(folder, 9, "[3]", age=STALE + 60),
+        marker(folder, 10, of(machine="another") + " " * 2000, age=STALE + 60),
+        folder / f"{MARKER}{11:032x}",
+        folder / f"{MARKER}mine",
+        folder / f"{MARKER}{12:032x}",
+    ]
+    kept[-3].symlink_to(root / "nowhere")
+    kept[-2].write_text(of(born="1"))
+    kept[-1].mkdir()
+    markers, findings = Markers(read_bundle(compiled())), Findings()
+    markers.folders = {key: root / path for key, path in markers.folders.items()}
+    markers.plant(findings)
+    assert [one.status for one in findings.items] == ["ok"]
+    assert [path for path in gone if path.exists()] == []
+    assert set(folder.iterdir()) == {*kept, folder / markers.name}
+    other = Markers(read_bundle(compiled("other")))
+    other.folders = markers.folders
+    other.plant(Findings())
+    assert (folder / markers.name).exists()  # of a preflight that goes on
+    for one in (markers, other):
+        one.remove(folders=False)
+    assert set(folder.iterdir()) == set(kept)

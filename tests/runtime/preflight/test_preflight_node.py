@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -124,6 +125,21 @@ def test_a_file_system_that_hangs_is_named(compiled: Compile, root: Path, nodes:
     assert status == 1
     assert found(out, "weights")[0] == [("failed", "not answered within 3 s")]
     assert found(out, "paths")[0][0][0] == "ok"
+    assert left(root) == []
+
+
+def test_what_a_killed_preflight_leaves_the_next_one_removes(compiled: Compile, root: Path, nodes: Nodes) -> None:
+    waiting = nodes.start(compiled(launch__nnodes=2), root, 0)
+    while len(left(root)) < 2:  # in the run path, and where it saves
+        assert waiting.poll() is None
+        time.sleep(0.05)
+    marked = left(root)
+    assert run(LAUNCHED, compiled("other"), root).returncode == 0
+    assert sorted(left(root)) == sorted(marked), "it was alive"
+    waiting.kill()
+    waiting.wait()
+    assert sorted(left(root)) == sorted(marked)
+    assert run(LAUNCHED, compiled("next"), root).returncode == 0
     assert left(root) == []
 
 
