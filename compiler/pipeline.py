@@ -9,11 +9,19 @@ from .plan import Plan
 # `--pipeline-model-parallel-layout`: stages parted by `|`, a letter for each layer, `(...)*n` and `x*n` for repetition.
 REPEATED = (re.compile(r"\(([^)]+)\)\*(\d+)"), re.compile(r"(.)\*(\d+)"))
 MOST = 1000  # repetitions that are followed
+OPTIONS = (
+    "account_for_embedding_in_pipeline_split",
+    "account_for_loss_in_pipeline_split",
+    "decoder_first_pipeline_num_layers",
+    "decoder_last_pipeline_num_layers",
+    "pipeline_model_parallel_layout",
+)
 DECODER, OTHERS = "t", "ELm|"  # the embedding, the loss, layers that predict several tokens; the end of a stage
 
 
-def stage_layers(plan: Plan) -> list[list[int]] | None:
-    """The numbers of each stage's layers, from 0; None where Megatron refuses the layout, or it cannot be followed.
+def stage_layers(plan: Plan) -> list[list[range]] | None:
+    """Of each stage its chunks, one or as many as it has virtual stages, as the numbers of their layers, from 0; None
+    where Megatron refuses the layout, or it cannot be followed.
 
     Layers are numbered chunk after chunk, and chunk c of stage r is the (c * PP + r)-th of all.
     """
@@ -23,7 +31,12 @@ def stage_layers(plan: Plan) -> list[list[int]] | None:
         return None
     starts = accumulate(counts, initial=0)
     chunks = [range(start, start + count) for start, count in zip(starts, counts, strict=False)]
-    return [[layer for chunk in chunks[stage::pp] for layer in chunk] for stage in range(pp)]
+    return [chunks[stage::pp] for stage in range(pp)]
+
+
+def uneven(plan: Plan) -> list[str]:
+    """The options of `megatron.args` by which layers are dealt out otherwise than evenly."""
+    return [name for name in OPTIONS if raw_option(plan, name)]
 
 
 def _counts(plan: Plan, pp: int) -> list[int] | None:

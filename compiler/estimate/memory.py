@@ -141,6 +141,8 @@ def kept_by(sizes: Sizes, chunk: Chunk) -> int:
 
 def recomputed_by(sizes: Sizes, chunk: Chunk) -> int:
     """What one recomputation brings back at a time, less what the backward pass has freed before it."""
+    if not chunk.layers:
+        return 0
     whole = [activations.layer(sizes, has_experts=sparse) for sparse in chunk.layers]
     if sizes.recompute == "selective":
         return max(whole) - min(

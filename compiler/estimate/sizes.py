@@ -6,17 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..parameters import MEGATRON_TOPK, raw_option
+from ..pipeline import stage_layers
 from ..plan import Plan
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1}
 # Options of `megatron.args` that change what a rank holds and are not followed: named beside the figures.
 NOT_FOLLOWED = (
-    "account_for_embedding_in_pipeline_split",
-    "account_for_loss_in_pipeline_split",
     "cpu_offloading_num_layers",
     "cuda_graph_impl",
-    "decoder_first_pipeline_num_layers",
-    "decoder_last_pipeline_num_layers",
     "distribute_saved_activations",
     "fine_grained_activation_offloading",
     "fp4_format",
@@ -24,7 +21,6 @@ NOT_FOLLOWED = (
     "fp8_param_gather",
     "optimizer_cpu_offload",
     "overlap_moe_expert_parallel_comm",
-    "pipeline_model_parallel_layout",
     "recompute_modules",
     "use_megatron_fsdp",
     "use_torch_fsdp2",
@@ -141,7 +137,7 @@ def sizes_of(plan: Plan) -> Sizes:
         micro_batches=max(1, plan["train.global_batch_size"] // (micro * dp)),
         tp=tp,
         pp=pp,
-        vpp=plan["parallel.num_virtual_stages_per_pipeline_rank"] or 1,
+        vpp=len((stage_layers(plan) or [[range(0)]])[0]),
         cp=cp,
         dp=dp,
         ep=ep,

@@ -1,9 +1,11 @@
 """Which layers and how many parameters each pipeline stage holds, on each of its ranks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..lora import adapted
 from ..parameters import Layer, Parameters, parameters, raw_option, sparse_layers
+from ..pipeline import stage_layers
 from ..plan import Plan
 from .sizes import Sizes
 
@@ -37,19 +39,29 @@ class Stage:
 
 
 def stages(plan: Plan, sizes: Sizes) -> tuple[Stage, ...]:
-    """The stages in their order. Layers are dealt out evenly; chunk c of stage r is the (c·PP + r)-th of all."""
+    """The stages in their order. The first chunk of the first one has the embedding, the last of the last one the loss;
+    where a layout gives them a stage of their own, that chunk has no layers.
+    """
+    dealt = stage_layers(plan)
+    assert dealt is not None, "the rules refuse what cannot be dealt out"
     model, sparse = parameters(plan), sparse_layers(plan)
-    return tuple(_stage(plan, sizes, rank, model, sparse) for rank in range(sizes.pp))
+    return tuple(_stage(plan, sizes, rank, model, sparse, held) for rank, held in enumerate(dealt))
 
 
-def _stage(plan: Plan, sizes: Sizes, rank: int, model: Parameters, sparse: tuple[bool, ...]) -> Stage:
-    count = sizes.layers // (sizes.pp * sizes.vpp)
-    starts = [(chunk * sizes.pp + rank) * count for chunk in range(sizes.vpp)]
+def _stage(
+    plan: Plan, sizes: Sizes, rank: int, model: Parameters, sparse: tuple[bool, ...], dealt: Sequence[range]
+) -> Stage:
+    last = (sizes.pp - 1, len(dealt) - 1)
     chunks = tuple(
-        Chunk(layers=sparse[start : start + count], is_first=start == 0, is_last=start + count == sizes.layers)
-        for start in starts
+        Chunk(
+            layers=sparse[chunk.start : chunk.stop],
+            is_first=(rank, number) == (0, 0),
+            is_last=(rank, number) == last,
+        )
+        for number, chunk in enumerate(dealt)
     )
-    held = [model.layers[start + offset] for start in starts for offset in range(count)]
+    numbers = [layer for chunk in dealt for layer in chunk]
+    held = [model.layers[number] for number in numbers]
     dense = sum(_dense(plan, sizes, layer) for layer in held)
     rows = sizes.vocab * sizes.hidden
     has_first, has_last = chunks[0].is_first, chunks[-1].is_last
@@ -61,8 +73,7 @@ def _stage(plan: Plan, sizes: Sizes, rank: int, model: Parameters, sparse: tuple
             dense += rows
     experts = sum(layer.experts for layer in held) // (sizes.ep * sizes.etp)
     if plan["lora.rank"] is not None:
-        numbers = {start + offset for start in starts for offset in range(count)}
-        return _with_adapters(plan, sizes, rank, chunks, dense, experts, numbers)
+        return _with_adapters(plan, sizes, rank, chunks, dense, experts, set(numbers))
     matrices = [sizes.hidden * width * (2 if sizes.is_gated else 1) for width in (sizes.ffn, sizes.expert_ffn)]
     return Stage(
         rank=rank,

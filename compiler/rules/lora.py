@@ -75,7 +75,7 @@ def stages(context: Context) -> Iterator[Diagnostic]:
     layers = {linear.layer for linear in adapted(context.plan)}
     if not layers or not context["parallel.use_distributed_optimizer"]:
         return
-    held = stage_layers(context.plan) or []
+    held = [[layer for chunk in stage for layer in chunk] for stage in stage_layers(context.plan) or []]
     if empty := [stage for stage, numbers in enumerate(held) if layers.isdisjoint(numbers)]:
         stage = f"pipeline stage {empty[0]} ({_numbered(held[empty[0]])})"
         remedy = "let `lora.targets` match a layer of each stage" if all(held) else "give each stage a layer"

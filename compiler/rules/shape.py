@@ -6,6 +6,7 @@ from ..diagnostics import Diagnostic
 from ..options import option_table
 from ..parameters import MEGATRON_TOPK, raw_option
 from ..patterns import layer_pattern
+from ..pipeline import stage_layers, uneven
 from .context import Context
 
 ETP = "parallel.expert_tensor_parallel_size"
@@ -54,11 +55,17 @@ def pipeline_layers(context: Context) -> Iterator[Diagnostic]:
     layers = context["model.num_layers"]
     pp, virtual = context[PP], "parallel.num_virtual_stages_per_pipeline_rank"
     stages = context[virtual] or 1
-    if layers % (pp * stages):
+    if dealt := uneven(context.plan):
+        if stage_layers(context.plan) is None:
+            options = " and ".join(f"`--{name.replace('_', '-')}`" for name in dealt)
+            message = f"{options} cannot deal out num_layers ({layers}) over pipeline_model_parallel_size ({pp})"
+            yield context.error("SFTC404", f"megatron.args.{dealt[0]}", message, also=("model.num_layers", PP, virtual))
+    elif layers % (pp * stages):
         arithmetic = f"PP({pp})" + (f" * virtual stages({stages})" if stages > 1 else "")
         message = f"num_layers ({layers}) is not a multiple of {arithmetic} = {pp * stages}"
         key = "model.num_layers" if context.stated("model.num_layers") else PP
-        yield context.error("SFTC404", key, message, also=(PP, virtual) if key != PP else (virtual,))
+        help = "or deal them out with `decoder_first_pipeline_num_layers` under `megatron.args`"
+        yield context.error("SFTC404", key, message, also=(PP, virtual) if key != PP else (virtual,), help=help)
 
 
 def experts(context: Context) -> Iterator[Diagnostic]:

@@ -49,6 +49,11 @@ def parallel(**sizes: Any) -> Changes:
     return {"parallel": sizes}
 
 
+def uneven(**args: Any) -> Changes:
+    """Layers of two stages, dealt out by options of Megatron's."""
+    return {**parallel(**{PP: 2}), "megatron": {"args": args}}
+
+
 # What each job adds to the recipe, its ranks, and the job that it must agree with.
 type Job = tuple[Changes, int, str]
 JOBS: dict[str, Job] = {
@@ -63,6 +68,12 @@ JOBS: dict[str, Job] = {
     "TP2 + SP": (parallel(**{TP: 2}, **SP), 2, "one process"),
     "PP2": (parallel(**{PP: 2}), 2, "one process"),
     "PP2, 2 virtual stages": (parallel(**{PP: 2, VPP: 2}), 2, "one process"),
+    "PP2, 3 and 1 layers": (uneven(decoder_first_pipeline_num_layers=3), 2, "one process"),
+    "PP2, embedding and loss in chunks of their own": (
+        uneven(pipeline_model_parallel_layout="E|tt|tt|L"),
+        2,
+        "one process",
+    ),
     "CP2": (parallel(**{CP: 2}), 2, "one process"),
     "TP2 x DP2": (parallel(**{TP: 2}), 4, "one process"),
     "PP2 x CP2": (parallel(**{PP: 2, CP: 2}), 4, "one process"),

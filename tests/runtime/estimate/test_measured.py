@@ -65,6 +65,8 @@ JOBS: dict[str, tuple[dict[str, dict[str, Any]], int]] = {
     ),
     "TP, sequence": ({"parallel": {TP: 2, "sequence_parallel": True}}, 2),
     "PP, tied": ({"parallel": {PP: 2}, "model": QWEN3}, 2),
+    "PP, uneven": ({"parallel": {PP: 2}, "megatron": {"args": {"decoder_first_pipeline_num_layers": 3}}}, 2),
+    "PP, a layout": ({"parallel": {PP: 2}, "megatron": {"args": {"pipeline_model_parallel_layout": "E|tt|tt|L"}}}, 2),
     "virtual PP": ({"parallel": {PP: 2, "num_virtual_stages_per_pipeline_rank": 2}}, 2),
     "CP": ({"parallel": {CP: 2}}, 2),
     "packs": (PACKS, 1),
