@@ -175,7 +175,8 @@ _ROWS: dict[str, tuple[str, str]] = {
     ),
     "SFTC404": (
         "layers that the pipeline cannot split",
-        "Each pipeline rank, and each of its virtual stages, holds the same number of layers.",
+        "Each pipeline rank, and each of its virtual stages, holds the same number of layers, unless options of "
+        "`megatron.args` deal them out.",
     ),
     "SFTC405": (
         "settings of a mixture of experts that do not fit",
