@@ -106,12 +106,13 @@ def model(**changes: Any) -> Any:
     """A chunk of Megatron's GPT model with our layers, as Megatron hands it to us before it moves it to the GPU."""
     from megatron.core import mpu
     from megatron.core.models.gpt import GPTModel
-    from megatron.core.transformer import TransformerConfig
+    from megatron.core.transformer import MLATransformerConfig, TransformerConfig
 
     from sftc.runtime.model import layer_spec
 
     tensor, stages = mpu.get_tensor_model_parallel_world_size(), mpu.get_pipeline_model_parallel_world_size()
-    config = TransformerConfig(
+    made_of = MLATransformerConfig if changes.get("multi_latent_attention") else TransformerConfig
+    config = made_of(
         tensor_model_parallel_size=tensor,
         pipeline_model_parallel_size=stages,
         context_parallel_size=mpu.get_context_parallel_world_size(),

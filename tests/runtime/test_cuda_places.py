@@ -37,7 +37,13 @@ from sftc.runtime.lora.digest import digest_of  # noqa: E402
 from sftc.runtime.lora.settings import Settings  # noqa: E402
 from sftc.runtime.megatron.head import fuse_loss  # noqa: E402
 from sftc.runtime.megatron.inference import Asked, whole_sequences  # noqa: E402
-from sftc.runtime.megatron.mends import gradient_norm, mend_gradient_norm, mend_packed_rotation, step_of  # noqa: E402
+from sftc.runtime.megatron.mends import (  # noqa: E402
+    gradient_norm,
+    mend_gradient_norm,
+    mend_packed_rotation,
+    mend_query_projection,
+    step_of,
+)
 from sftc.runtime.megatron.news import _total  # noqa: E402
 from sftc.runtime.norms import LayerNorm, RMSNorm  # noqa: E402
 from sftc.runtime.train import import_step  # noqa: E402
@@ -226,40 +232,52 @@ def packed_batch(size: int) -> Any:
     return next_batch(iter([{**rows(1, 64), "cu_seqlens": borders}]), context_parallel=size > 1, packed=True)
 
 
+LATENT = {
+    "multi_latent_attention": True,
+    "qk_layernorm": True,
+    "q_lora_rank": None,
+    "kv_lora_rank": 16,
+    "qk_head_dim": 16,
+    "qk_pos_emb_head_dim": 8,
+    "v_head_dim": 16,
+    "rope_type": "yarn",
+    "rotary_scaling_factor": 40.0,
+}
 LAYOUTS = [{}, {"tensor_model_parallel_size": 2}, {"context_parallel_size": 2}]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-@pytest.mark.parametrize("recipe", ["quickstart", "packed", "lora", "fused loss"])
+@pytest.mark.parametrize("recipe", ["quickstart", "packed", "lora", "fused loss", "latent", "latent, packed"])
 def test_a_step_is_on_the_gpu(gpu: Any, layout: dict[str, int], recipe: str) -> None:
     """Megatron's own GPT model in bf16, with what is ours in it, from the data loader's rows to the gradients."""
     mend_packed_rotation()
-    step = import_step(GENERATED / ("packed" if recipe == "packed" else "quickstart") / "forward_step.py")
+    mend_query_projection()
+    is_packed = "packed" in recipe
+    step = import_step(GENERATED / ("packed" if is_packed else "quickstart") / "forward_step.py")
     size = layout.get("context_parallel_size", 1)
     with ranks(**layout):
         with Delivery(gpu):
-            batch = packed_batch(size) if recipe == "packed" else next_batch(iter([rows(2, 64)]), size > 1)
-        with gpu, Nccl() as nccl:
-            chunk = model()
+            batch = packed_batch(size) if is_packed else next_batch(iter([rows(2, 64)]), size > 1)
+        with gpu, Nccl() as nccl, Driver(chooses=recipe == "fused loss"):
+            chunk = model(**(LATENT if "latent" in recipe else {}))
             adapters = attach(chunk, LORA) if recipe == "lora" else []
             if recipe == "fused loss":
                 fuse_loss(chunk)
-            named = {"packed_seq_params": batch["packed_seq_params"]} if recipe == "packed" else {}
-            with Driver(chooses=recipe == "fused loss"):
-                losses = wrapped(chunk)(
-                    batch["tokens"],
-                    batch["position_ids"],
-                    None,
-                    labels=batch["labels"],
-                    loss_mask=batch["loss_mask"],
-                    **named,
-                )
+            named = {"packed_seq_params": batch["packed_seq_params"]} if is_packed else {}
+            losses = wrapped(chunk)(
+                batch["tokens"],
+                batch["position_ids"],
+                None,
+                labels=batch["labels"],
+                loss_mask=batch["loss_mask"],
+                **named,
+            )
             assert (losses.device.type, losses.dtype, losses.shape) == ("cuda", torch.float32, batch["labels"].shape)
             total, count, report = step.loss_func(batch, losses)
             assert (total.dtype, count.dtype) == (torch.float32, torch.int32)
             assert {one.device.type for one in (total, count, report["lm loss"])} == {"cuda"}
             trained = [parameter for parameter in chunk.parameters() if parameter.requires_grad]
-            assert len(trained) == (2 * len(adapters) if recipe == "lora" else 15)
+            assert len(trained) == (2 * len(adapters) if recipe == "lora" else len(list(chunk.parameters())))
             require_gradients(total, *trained)
             with pytest.raises(DataDependentOutputException):  # read once it is summed over the ranks
                 _total([count, count])
