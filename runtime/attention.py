@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from megatron.core import tensor_parallel
 
 from .errors import UserError
-from .packed import can_fuse, fused_attention, split_segments
+from .packed import borders_of, can_fuse, fused_attention, split_segments
 from .zigzag import chunks_of, in_order
 
 
@@ -94,19 +94,18 @@ class TorchAttention(torch.nn.Module):
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, params: Any, dropout: float
     ) -> torch.Tensor:
         """query [s, heads, d], key and value [s, groups, d] → [s, heads, d]; see `packed`."""
-        borders = params.cu_seqlens_q
         if self.cp_group is None:
-            if can_fuse(query, dropout):
+            if can_fuse(query, value, dropout):
                 return fused_attention(query, key, value, params, self.scale)
             parts = [
                 attend(*segment, dropout=dropout, scale=self.scale)
-                for segment in split_segments((query, key, value), borders)
+                for segment in split_segments((query, key, value), borders_of(params))
             ]
         else:
             shares = GatherSequence.apply(torch.cat([key, value], dim=-1), self.cp_group)
             rank, size = self.cp_group.rank(), self.cp_group.size()
             parts = []
-            for held, *others in split_segments((query, *shares), borders, share=size):
+            for held, *others in split_segments((query, *shares), borders_of(params), share=size):
                 whole = in_order(torch.stack(others))
                 keys, values = torch.split(whole, [key.shape[-1], value.shape[-1]], dim=-1)
                 parts.append(attend_share(held, keys, values, rank, size, dropout=dropout, scale=self.scale))
@@ -127,12 +126,13 @@ def attend(
     q, k, v = by_heads([tensor.permute(1, 2, 0, 3) for tensor in (query, key, value)])
     queries, keys = q.shape[2], k.shape[2]
     mask = None
-    if queries != keys:
+    if queries not in (1, keys):  # the last query alone sees everything
         mask = torch.ones(queries, keys, dtype=torch.bool, device=q.device).tril(keys - queries)
-        # no CUDA kernel takes a mask and grouped queries together; torch would build the whole score matrix
+    if mask is not None or (q.is_cuda and q.element_size() > 2):
+        # no CUDA kernel takes grouped queries with a mask or in float32; torch would build the whole score matrix
         k, v = (tensor.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for tensor in (k, v))
     out = F.scaled_dot_product_attention(
-        q, k, v, mask, dropout, is_causal=mask is None, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+        q, k, v, mask, dropout, is_causal=queries == keys, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
     )
     return out.permute(2, 0, 1, 3)
 

@@ -35,23 +35,23 @@ def next_batch(
         raise UserError(f"the samples have no `{missing[0]}`, they have {', '.join(rows)}", help="see docs/hooks.md")
     lengths, cu_seqlens = rows.pop("length", None), rows.pop("cu_seqlens", None)
     along = [key for key, tensor in rows.items() if tensor.shape == rows["tokens"].shape]
+    device = torch.cuda.current_device()
+    # Cut on the GPU: only what lies in the loader's pinned memory goes there while the host goes on.
+    batch: dict[str, Any] = {key: tensor.to(device, non_blocking=True) for key, tensor in rows.items()}
     if longest is not None and lengths is not None:
         end = -(-max(int(lengths.max()), 1) // longest) * longest
-        rows |= {key: rows[key][:, :end] for key in along}
-    device = torch.cuda.current_device()
-    params = None
+        batch |= {key: batch[key][:, :end].contiguous() for key in along}
     if packed:
         assert cu_seqlens is not None
         borders = segments(cu_seqlens[0])
-        params = sequence_params(borders, device)
-        if context_parallel:
-            rows |= {key: rows[key][:, own_positions(borders, *_place())] for key in along}
-    batch: dict[str, Any] = {key: tensor.to(device, non_blocking=True) for key, tensor in rows.items()}
-    if context_parallel and not packed:
+        held = own_positions(borders, *_place()) if context_parallel else None
+        batch["packed_seq_params"] = sequence_params(borders, device, held)
+        if held is not None:
+            chosen = held.to(device, non_blocking=True)
+            batch |= {key: batch[key].index_select(1, chosen) for key in along}
+    elif context_parallel:
         batch |= {key: own_slices(batch[key], *_place()) for key in along}
     batch["attention_mask"] = None
-    if packed:
-        batch["packed_seq_params"] = params
     return batch
 
 

@@ -12,7 +12,8 @@ SLACK = 0.95  # torch sees a little less than the driver reports
 
 
 def choose(asked: str) -> Device:
-    """The device for `launch.device`: cuda, cpu or auto. UserError for `cuda` on a machine where torch finds none.
+    """The device for `launch.device`: cuda, cpu or auto. UserError for `cuda` on a machine where torch finds none, and
+    where it finds fewer than there are ranks.
 
     Imports torch. `cpu` hides the GPUs from it, if it has not looked yet.
     """
@@ -22,6 +23,11 @@ def choose(asked: str) -> Device:
     import torch
 
     if torch.cuda.is_available():
+        if (own := own_gpu()) >= (count := torch.cuda.device_count()):
+            raise UserError(
+                f"rank {own} of this node has no GPU: torch finds {count} here",
+                help="see `nvidia-smi`, CUDA_VISIBLE_DEVICES and `launch.nproc_per_node`",
+            )
         return "cuda"
     if asked == "cuda":
         raise UserError(
@@ -29,6 +35,11 @@ def choose(asked: str) -> Device:
             help="check `nvidia-smi` and that torch was built for CUDA, or set `launch.device: auto`",
         )
     return "cpu"
+
+
+def own_gpu() -> int:
+    """The number of this rank's GPU, which Megatron makes the current one only later."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def memory_of(hardware: str) -> int:
@@ -44,10 +55,11 @@ def require_memory(hardware: str | None) -> None:
     import torch
 
     wanted = memory_of(hardware)
-    found = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    own = own_gpu()
+    found = torch.cuda.get_device_properties(own).total_memory
     if found < SLACK * wanted:
         raise UserError(
-            f"`{torch.cuda.get_device_name()}` has {found / 2**30:.1f} GiB of memory, and the recipe is made for "
+            f"`{torch.cuda.get_device_name(own)}` has {found / 2**30:.1f} GiB of memory, and the recipe is made for "
             f"`launch.hardware: {hardware}` ({wanted / 2**30:.1f} GiB)",
             help="run it where it was made for, or name this device and see `sftc estimate` for what fits",
         )

@@ -48,7 +48,7 @@ def hook(name: str, target: str, takes: str, beside: str) -> Callable[..., Any]:
                 f"{said} raised {type(error).__name__}: {error}{_line(error, target)}",
                 help="the whole traceback is in the log of this rank",
             ) from error
-        return check(result)
+        return check(result, values[0])
 
     return called
 
@@ -121,9 +121,15 @@ def _line(error: BaseException, target: str) -> str:
     return f" ({name}:{lines[-1]})" if lines else ""
 
 
-def _loss_check(said: str) -> Callable[[Any], Any]:
-    def check(result: Any) -> tuple[Any, Any]:
-        """-> the sum as a float32 scalar, the number as an int32 scalar: Megatron adds the numbers up as int32."""
+# What checks and completes a result, given what the hook was called with first.
+type Check = Callable[[Any, Any], Any]
+
+
+def _loss_check(said: str) -> Check:
+    def check(result: Any, losses: Any) -> tuple[Any, Any]:
+        """-> the sum as a float32 scalar, the number as an int32 scalar: Megatron adds the numbers up as int32. Both
+        are where the losses are, for NCCL to reduce them.
+        """
         import torch
 
         if not isinstance(result, tuple) or len(result) != 2:
@@ -133,19 +139,21 @@ def _loss_check(said: str) -> Callable[[Any], Any]:
             raise UserError(f"{said} has to return the sum as a scalar tensor, it returned {_shown(total)}")
         if torch.is_grad_enabled() and not total.requires_grad:
             raise UserError(f"{said} returned a sum without a gradient: nothing would be learnt")
-        count = torch.as_tensor(number, device=total.device)
+        count = torch.as_tensor(number, device=losses.device)
         if count.dim() != 0 or count.is_floating_point():
             raise UserError(f"{said} has to return a whole number to divide by, it returned {_shown(number)}")
-        return total.float(), count.to(torch.int32)
+        return total.float().to(losses.device), count.to(torch.int32)
 
     return check
 
 
-def _metrics_check(said: str) -> Callable[[Any], Any]:
+def _metrics_check(said: str) -> Check:
     names: set[str] = set()
 
-    def check(result: Any) -> dict[str, Any]:
-        """-> name → [2] float32, the sum and the count, which Megatron adds up before it divides."""
+    def check(result: Any, losses: Any) -> dict[str, Any]:
+        """-> name → [2] float32, the sum and the count, which Megatron adds up before it divides; where the losses are,
+        for NCCL to reduce them.
+        """
         import torch
 
         if not isinstance(result, Mapping):
@@ -158,8 +166,7 @@ def _metrics_check(said: str) -> Callable[[Any], Any]:
         for name, pair in result.items():
             if not isinstance(pair, tuple) or len(pair) != 2:
                 raise UserError(f"{said}: `{name}` needs a sum and a count, it has {_shown(pair)}")
-            device = next((part.device for part in pair if isinstance(part, torch.Tensor)), None)
-            parts = [torch.as_tensor(part, dtype=torch.float32, device=device).detach() for part in pair]
+            parts = [torch.as_tensor(part, dtype=torch.float32, device=losses.device).detach() for part in pair]
             if any(part.dim() for part in parts):
                 raise UserError(f"{said}: `{name}` needs two scalars, it has {_shown(pair)}")
             pairs[name] = torch.stack(parts)
@@ -168,8 +175,8 @@ def _metrics_check(said: str) -> Callable[[Any], Any]:
     return check
 
 
-def _answer_metrics_check(said: str) -> Callable[[Any], Any]:
-    def check(result: Any) -> dict[str, int | float]:
+def _answer_metrics_check(said: str) -> Check:
+    def check(result: Any, _: Any) -> dict[str, int | float]:
         """-> name → number, as JSON takes it; what is not finite stays so."""
         if not isinstance(result, Mapping):
             raise UserError(f"{said} has to return a number for each name, it returned {_shown(result)}")
@@ -201,8 +208,8 @@ def require_apart(metrics: Iterable[str], scores: Iterable[str]) -> None:
         )
 
 
-def _step_check(said: str) -> Callable[[Any], Any]:
-    def check(result: Any) -> Any:
+def _step_check(said: str) -> Check:
+    def check(result: Any, _: Any) -> Any:
         if not isinstance(result, tuple) or len(result) != 2 or not callable(result[1]):
             raise UserError(f"{said} has to return an output and the function that makes its loss: {_shown(result)}")
         return result
@@ -210,8 +217,8 @@ def _step_check(said: str) -> Callable[[Any], Any]:
     return check
 
 
-def _datasets_check(said: str) -> Callable[[Any], Any]:
-    def check(result: Any) -> Any:
+def _datasets_check(said: str) -> Check:
+    def check(result: Any, _: Any) -> Any:
         if not isinstance(result, tuple) or len(result) != 3:
             raise UserError(f"{said} has to return three datasets (training, validation, test): {_shown(result)}")
         if result[0] is None:
@@ -221,7 +228,7 @@ def _datasets_check(said: str) -> Callable[[Any], Any]:
     return check
 
 
-_CHECKS: Mapping[str, Callable[[str], Callable[[Any], Any]]] = {
+_CHECKS: Mapping[str, Callable[[str], Check]] = {
     "answer_metrics": _answer_metrics_check,
     "datasets_provider": _datasets_check,
     "loss": _loss_check,

@@ -13,6 +13,8 @@ import torch
 
 from .zigzag import own_slices
 
+LARGEST_HEAD, OLDEST = 256, (8, 0)  # of FlashAttention
+
 
 def segments(cu_seqlens: torch.Tensor) -> torch.Tensor:
     """`cu_seqlens` of one sample, whose end may be repeated, without the empty segments."""
@@ -20,23 +22,42 @@ def segments(cu_seqlens: torch.Tensor) -> torch.Tensor:
     return borders
 
 
-def sequence_params(cu_seqlens: torch.Tensor, device: Any) -> Any:
-    """Megatron's PackedSeqParams. cu_seqlens: on the CPU, so that the longest segment is known without a GPU's answer.
+def sequence_params(cu_seqlens: torch.Tensor, device: Any, held: torch.Tensor | None = None) -> Any:
+    """Megatron's PackedSeqParams. cu_seqlens: on the CPU, so that no layer has to wait for a GPU to say where segments
+    end; held: the positions of the pack that this context-parallel rank holds, None for all.
 
     Megatron lets positions begin anew in each segment only if it is told the true longest one: with as many as the
     pack has, its rotary embedding counts through the whole pack.
     """
     from megatron.core.packed_seq_params import PackedSeqParams
 
-    longest = int(cu_seqlens.diff().max())
-    on_device = cu_seqlens.to(device, non_blocking=True)
-    return PackedSeqParams(
+    lengths = cu_seqlens.diff()
+    longest = int(lengths.max())
+    on_device: Any = cu_seqlens.to(device, non_blocking=True)
+    places = torch.arange(int(cu_seqlens[-1])) - cu_seqlens[:-1].long().repeat_interleave(lengths)
+    on_device.places = (places if held is None else places[held]).to(device, non_blocking=True)
+    params = PackedSeqParams(
         qkv_format="thd",
         cu_seqlens_q=on_device,
         cu_seqlens_kv=on_device,
         max_seqlen_q=longest,
         max_seqlen_kv=longest,
     )
+    params.borders = cu_seqlens.tolist()
+    return params
+
+
+def places_of(cu_seqlens: torch.Tensor) -> torch.Tensor | None:
+    """The position in its segment of each token that this rank holds, int64; None for a tensor that is not of
+    `sequence_params`.
+    """
+    return getattr(cu_seqlens, "places", None)
+
+
+def borders_of(params: Any) -> list[int]:
+    """Where the segments of a PackedSeqParams begin, and where the last one ends."""
+    known: list[int] | None = getattr(params, "borders", None)
+    return params.cu_seqlens_q.tolist() if known is None else known
 
 
 def own_positions(cu_seqlens: torch.Tensor, rank: int, size: int) -> torch.Tensor:
@@ -50,9 +71,9 @@ def own_positions(cu_seqlens: torch.Tensor, rank: int, size: int) -> torch.Tenso
     return torch.cat(held, dim=1).squeeze(0)
 
 
-def split_segments(tensors: Sequence[torch.Tensor], cu_seqlens: torch.Tensor, share: int = 1) -> Any:
+def split_segments(tensors: Sequence[torch.Tensor], borders: Sequence[int], share: int = 1) -> Any:
     """The segments of each tensor [t / share, ...] side by side, as tuples of [s, 1, ...]; `share` is CP's size."""
-    lengths = (cu_seqlens.diff() // share).tolist()
+    lengths = [(end - start) // share for start, end in pairwise(borders)]
     return zip(*(torch.split(tensor.unsqueeze(1), lengths) for tensor in tensors), strict=True)
 
 
@@ -79,9 +100,21 @@ def fused_attention(
     return out
 
 
-def can_fuse(query: torch.Tensor, dropout: float) -> bool:
-    """Whether `fused_attention` takes it: on a GPU, in half precision, without dropout, in a torch with the kernel."""
-    return query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and not dropout and _has_kernel()
+def can_fuse(query: torch.Tensor, value: torch.Tensor, dropout: float) -> bool:
+    """Whether `fused_attention` takes it: on a GPU of compute capability 8.0 or newer, in half precision, without
+    dropout, in a torch with the kernel, which wants heads of one size and pads none of them.
+    """
+    size = query.shape[-1]
+    return (
+        query.is_cuda
+        and query.dtype in (torch.bfloat16, torch.float16)
+        and size == value.shape[-1]  # not so in multi-latent attention
+        and size % 8 == 0
+        and size <= LARGEST_HEAD
+        and not dropout
+        and _has_kernel()
+        and torch.cuda.get_device_capability(query.device) >= OLDEST
+    )
 
 
 @cache

@@ -135,7 +135,8 @@ class RunRecord:
     def started(self, **facts: Any) -> None:
         """Append this start, with the facts of the machine added to the given ones."""
         process = {"process": asdict(this_process())}
-        self._content["starts"].append({"started": now(), **facts, **process, **_machine()})
+        gpus = _gpus() if facts.get("device") == "cuda" else []
+        self._content["starts"].append({"started": now(), **facts, **process, **_machine(), "gpus": gpus})
         self._write()
 
     def ended(self, *, iteration: int | None, outcome: str, why: str | None = None) -> None:
@@ -206,7 +207,6 @@ def _machine() -> Mapping[str, Any]:
         "directory": str(Path.cwd()),
         "git_commit": _git_commit(),
         "packages": packages(),
-        "gpus": _gpus(),
         **{name: os.environ[variable] for name, variable in SLURM.items() if variable in os.environ},
     }
 
@@ -228,7 +228,5 @@ def _version(package: str) -> str | None:
 
 
 def _gpus() -> list[str]:
-    torch = sys.modules.get("torch")
-    if torch is None or torch.version.cuda is None or not torch.cuda.is_initialized():
-        return []
+    torch = sys.modules["torch"]  # which has said that there are some
     return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]

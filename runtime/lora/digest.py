@@ -33,11 +33,12 @@ def word(total: torch.Tensor) -> str:
 
 def digest_of(chunks: Sequence[Any]) -> torch.Tensor:
     """The sum over the whole model, of which every rank holds some chunks. All ranks have to call it."""
-    total = torch.zeros(1, dtype=torch.int64, device=next(chunks[0].parameters()).device)
+    # Megatron builds linears on the GPU, and moves norms and routers there only after this; NCCL adds up on GPUs alone.
+    total = torch.zeros(1, dtype=torch.int64, device=torch.cuda.current_device())
     for chunk in chunks:
         for name, parameter in chunk.named_parameters():
             if _counts(chunk, name, parameter):
-                total += checksum(parameter)
+                total += checksum(parameter).to(total.device)
     torch.distributed.all_reduce(total)
     return total
 

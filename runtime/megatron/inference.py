@@ -141,11 +141,15 @@ class Asked:
         send_to_next_pipeline_rank(hidden.to(self._dtype).contiguous())
 
     def shared(self, tokens: torch.Tensor) -> torch.Tensor:
-        """`tokens` as the last stage has them, in every stage."""
+        """`tokens` as the first tensor-parallel rank of the last stage has them, on every rank of this copy."""
         from megatron.core import mpu
 
         if self._stages > 1:
             source, group = mpu.get_pipeline_model_parallel_last_rank(), mpu.get_pipeline_model_parallel_group()
+            torch.distributed.broadcast(tokens, source, group=group)
+        if mpu.get_tensor_model_parallel_world_size() > 1:
+            # Each of them has chosen by the same logits; sums of a GPU may differ in their last bits all the same.
+            source, group = mpu.get_tensor_model_parallel_src_rank(), mpu.get_tensor_model_parallel_group()
             torch.distributed.broadcast(tokens, source, group=group)
         return tokens
 

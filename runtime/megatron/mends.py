@@ -50,7 +50,7 @@ def mend_distributed_optimizer() -> None:
         for group in self.optimizer.param_groups:
             step = float(group.pop("step"))
             for parameter in group["params"]:
-                self.optimizer.state[parameter]["step"] = torch.tensor(step)
+                self.optimizer.state[parameter]["step"] = step_of(step, parameter, group)
 
     fill = cls._set_main_param_and_optimizer_states
 
@@ -140,6 +140,31 @@ def mend_random_state(training: ModuleType) -> None:
     wrap_function(training, "build_train_valid_test_data_iterators", (), build)
 
 
+def mend_packed_rotation() -> None:
+    """Let the rotary embedding of a pack be applied at once.
+
+    Megatron asks the GPU in every layer, for queries and for keys, where the documents of the pack end, and waits for
+    the answer. And 0.19 turns each document by itself and copies it to its place, of which the backward pass copies
+    the gradients of the whole pack. The angles are the same, and so are the results.
+    """
+    from ..packed import places_of
+
+    rope: Any = importlib.import_module("megatron.core.models.common.embeddings.rope_utils")
+    rotate = rope._apply_rotary_pos_emb_thd
+    if hasattr(rotate, "__wrapped__"):
+        return
+
+    @wraps(rotate)
+    def rotated(heads: Any, cu_seqlens: Any, angles: Any, *args: Any, **kwargs: Any) -> Any:
+        places = places_of(cu_seqlens)
+        if places is None or args:
+            return rotate(heads, cu_seqlens, angles, *args, **kwargs)
+        layout = {name: value for name, value in kwargs.items() if name != "cp_group"}
+        return rope._apply_rotary_pos_emb_bshd(heads.unsqueeze(1), angles[places], **layout).squeeze(1)
+
+    rope._apply_rotary_pos_emb_thd = rotated
+
+
 def mend_query_projection() -> None:
     """Let multi-latent attention without a narrow query layer have no norm in its place (DeepSeek-V2-Lite).
 
@@ -161,11 +186,37 @@ def mend_query_projection() -> None:
     cls._mla_fused_linear_or_default = resolved
 
 
-def _fill_empty_state(optimizer: Any) -> None:
+def mend_gradient_norm() -> None:
+    """Let the norm of the gradients be taken without waiting for the GPU once for each of them.
+
+    Where TE and Apex are missing, Megatron collects the norms of the tensors in a list on the host. The CPU device has
+    its own (`cpu.l2_norm`).
+    """
+    module: Any = importlib.import_module("megatron.core.optimizer.clip_grads")
+    if module.l2_norm_impl is getattr(module, "local_multi_tensor_l2_norm", None):
+        module.l2_norm_impl = gradient_norm
+
+
+def gradient_norm(_chunk: Any, _overflow: Any, tensors: Sequence[Sequence[Any]], _each: Any) -> tuple[Any, None]:
+    """The Euclidean norm of all `tensors` together, [1] float32, on their device."""
     import torch
 
+    norms = torch._foreach_norm(list(tensors[0]), 2, dtype=torch.float32)
+    return torch.stack(norms).norm().reshape(1), None
+
+
+def _fill_empty_state(optimizer: Any) -> None:
     inner = optimizer.optimizer
     if len(inner.state) == 0:
         optimizer.init_state_fn(inner, optimizer.config)
-        for values in inner.state.values():
-            values["step"] = torch.tensor(0.0)
+        for group in inner.param_groups:
+            for parameter in group["params"]:
+                inner.state[parameter]["step"] = step_of(0.0, parameter, group)
+
+
+def step_of(step: float, parameter: Any, group: Mapping[str, Any]) -> Any:
+    """torch's AdamW counts its steps on the host, but for kernels that read them (`--optimizer-cuda-graph`)."""
+    import torch
+
+    is_read = group.get("capturable") or group.get("fused")
+    return torch.tensor(step, dtype=torch.float32, device=parameter.device if is_read else "cpu")

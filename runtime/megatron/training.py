@@ -12,7 +12,9 @@ from .lines import LINES, require_signature
 from .loading import watch_loading
 from .mends import (
     mend_distributed_optimizer,
+    mend_gradient_norm,
     mend_learning_rate,
+    mend_packed_rotation,
     mend_query_projection,
     mend_random_state,
     mend_tracker,
@@ -55,6 +57,8 @@ def train(
     mend_async_worker()
     mend_tracker()
     mend_query_projection()
+    mend_packed_rotation()
+    mend_gradient_norm()
     mend_random_state(training)
     listen()
     args = parse([*arguments, *OPTIONS])

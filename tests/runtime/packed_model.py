@@ -25,11 +25,13 @@ from megatron.core.transformer import TransformerConfig  # noqa: E402
 
 from sftc.runtime.batch import next_batch  # noqa: E402
 from sftc.runtime.data.dataset import PreparedData  # noqa: E402
+from sftc.runtime.megatron.mends import mend_packed_rotation  # noqa: E402
 from sftc.runtime.model import layer_spec  # noqa: E402
 from sftc.runtime.packed import own_positions, segments  # noqa: E402
 
 
 def build(size, data, positions):
+    mend_packed_rotation()
     torch.distributed.init_process_group("gloo")
     mpu.initialize_model_parallel(context_parallel_size=size)
     tensor_parallel.model_parallel_cuda_manual_seed(7)

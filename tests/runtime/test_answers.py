@@ -293,7 +293,7 @@ def test_what_answers_outside_of_a_runs_container_is_said(
     (tmp_path / "run.json").write_text(json.dumps({"starts": [{"packages": {"torch": "0.1"}}, facts]}))
 
     def said(engine: str | None) -> str | None:
-        bundle: Any = SimpleNamespace(value={"launch.container.engine": engine}.__getitem__)
+        bundle: Any = SimpleNamespace(value={"launch.container.engine": engine}.get)
         return commands._outside(bundle, tmp_path)
 
     assert said("podman") == f"sftc eval: outside of the run's container (`launch.container`, podman): {end}"

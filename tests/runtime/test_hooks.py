@@ -227,9 +227,9 @@ def test_what_a_hook_returns_is_checked(tmp_path: Path, name: str, result: str, 
 def test_metrics_have_the_same_names_at_each_call(tmp_path: Path) -> None:
     text = "def mine(losses, loss_mask, batch):\n    return {batch['name']: (1, 2)}\n"
     called = loaded(tmp_path, "metrics", text)
-    assert called(None, None, {"name": "a"})["a"].tolist() == [1, 2]
+    assert called(torch.ones(2), None, {"name": "a"})["a"].tolist() == [1, 2]
     with pytest.raises(UserError, match="the same names at each call"):
-        called(None, None, {"name": "b"})
+        called(torch.ones(2), None, {"name": "b"})
 
 
 def test_a_loss_is_a_float32_sum_and_an_int32_number(tmp_path: Path) -> None:
@@ -285,5 +285,5 @@ def test_the_hook_of_a_plan_is_found_by_its_name() -> None:
 def test_hooks_of_one_file_share_what_it_keeps(tmp_path: Path) -> None:
     text = "kept = []\ndef mine(*_):\n    kept.append(1)\n    return {'n': (len(kept), 1)}\n"
     first, second = loaded(tmp_path, "metrics", text), loaded(tmp_path, "metrics", text)
-    first(None, None, {})
-    assert second(None, None, {})["n"].tolist() == [2, 1]
+    first(torch.zeros(1), None, {})
+    assert second(torch.zeros(1), None, {})["n"].tolist() == [2, 1]

@@ -76,6 +76,12 @@ def test_attention_is_causal_with_grouped_queries(attention: Any, qkv: Any) -> N
     torch.testing.assert_close(attention.attend(*qkv), by_hand(*qkv))
 
 
+@pytest.mark.parametrize("queries", [1, 5])
+def test_the_last_queries_see_what_they_see_among_all(attention: Any, qkv: Any, queries: int) -> None:
+    query, key, value = qkv
+    torch.testing.assert_close(attention.attend(query[-queries:], key, value), by_hand(*qkv)[-queries:])
+
+
 @pytest.mark.parametrize("size", [2, 4])
 def test_the_shares_of_the_ranks_make_up_the_whole(attention: Any, qkv: Any, size: int) -> None:
     query, key, value = qkv
@@ -121,6 +127,30 @@ def test_the_shares_of_a_pack_make_up_the_whole(core: Any, qkv: Any, monkeypatch
         shares = (tensor[positions] for tensor in (query, key, value))
         out = core(*shares, packed_seq_params=sequence_params(borders, "cpu"))
         torch.testing.assert_close(out, wanted[positions])
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_pack_is_rotated_as_megatron_does_it(size: int) -> None:
+    """At once, and to the same bits, with the gradients."""
+    pytest.importorskip("megatron.core")
+    from megatron.core.models.common.embeddings import rope_utils
+
+    from sftc.runtime.megatron.mends import mend_packed_rotation
+
+    mend_packed_rotation()
+    mended = rope_utils._apply_rotary_pos_emb_thd
+    borders = torch.tensor(BORDERS, dtype=torch.int32)
+    angles = torch.randn(8, 1, 1, 8, generator=torch.Generator().manual_seed(1))
+    for rank in range(size):
+        held = own_positions(borders, rank, size)
+        params = sequence_params(borders, "cpu", held)
+        group = SimpleNamespace(rank=lambda rank=rank: rank, size=lambda: size)
+        results = []
+        for rotate in (mended, mended.__wrapped__):
+            heads = torch.randn(16 // size, 3, 8, generator=torch.Generator().manual_seed(2)).requires_grad_()
+            turned = rotate(heads, params.cu_seqlens_q, angles, cp_group=group)
+            results.append([turned, *torch.autograd.grad(turned.pow(3).sum(), heads)])
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(*results, strict=True))
 
 
 def test_megatron_is_told_the_longest_document_and_no_empty_ones() -> None:
@@ -180,7 +210,12 @@ def test_cuda_does_not_fall_back(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="finds no GPU here"):
         choose("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "1")
     assert choose("auto") == "cuda"
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(UserError, match="rank 2 of this node has no GPU: torch finds 2 here"):
+        choose("auto")
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", 0, torch.device("cuda", 3)])
@@ -262,11 +297,11 @@ def test_norms_of_queries_and_keys_that_torch_has_already_are_kept() -> None:
 def test_a_gpu_smaller_than_the_recipe_says_is_refused(
     monkeypatch: pytest.MonkeyPatch, hardware: str | None, gibibytes: float, told: str | None
 ) -> None:
-    """The GPU is made up: only its size is asked for."""
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a made-up GPU")
-    size = SimpleNamespace(total_memory=int(gibibytes * 2**30))
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: size)
+    """The GPUs are made up, and this rank's is not the first: only its size is asked for."""
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: ["another", "a made-up GPU"][index])
+    sizes = [SimpleNamespace(total_memory=int(size * 2**30)) for size in (60.0, gibibytes)]
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: sizes[index])
     if told is None:
         require_memory(hardware)
         return

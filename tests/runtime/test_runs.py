@@ -2,8 +2,10 @@
 
 import json
 import os
+import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -88,6 +90,15 @@ def test_a_start_that_cannot_be_seen_is_running_as_long_as_its_directory_has_a_l
     hold.release()
     run = read_run(folder)
     assert (run.state, run.why) == ("lost", "nothing holds the checkpoint directory")
+
+
+def test_the_record_names_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything of the run has used them. They are made up."""
+    cuda = SimpleNamespace(device_count=lambda: 2, get_device_name=["first", "second"].__getitem__)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    for device, gpus in (("cuda", ["first", "second"]), ("cpu", [])):
+        record = json.loads((write_run(tmp_path / device, device=device) / "run.json").read_text())
+        assert record["starts"][-1]["gpus"] == gpus
 
 
 def test_a_start_whose_process_lives_is_running_without_a_lock(tmp_path: Path) -> None:
