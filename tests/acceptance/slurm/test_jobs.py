@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from cluster import Cluster
 from slurm_jobs import WAITS, Job, compiled, submit
 
 RECIPE = """\
@@ -58,6 +59,16 @@ def job(cluster, stand_in, tmp_path) -> Submit:
     return submitted
 
 
+def wants_it_back_twice(cluster: Cluster, done: Job) -> None:
+    """The signal that Slurm sends before a time limit, sent by hand: Slurm looks at time limits only every 30 s."""
+    for start in (1, 2):
+        done.says("is 1 of 2", times=start)
+        cluster.run("scancel", "--batch", "--signal=USR1", done.id)
+        done.says("saves", times=2 * start)
+    assert done.ended().startswith("FAILED ")
+    assert done.facts()["Restarts"] == "1"
+
+
 def test_every_node_runs_one_task_and_meets_at_the_first(job: Submit) -> None:
     done = job("meets", "exit 0")
     assert done.ended() == "COMPLETED 0:0 Restarts=0"
@@ -91,14 +102,8 @@ def test_a_cancelled_job_stays_cancelled(job: Submit, cluster) -> None:
 
 
 def test_requeues_are_bounded_and_say_why(job: Submit, cluster) -> None:
-    """The signal that Slurm sends before a time limit, sent by hand: Slurm looks at time limits only every 30 s."""
     done = job("bounded", WAITS, slurm="max_requeues: 1")
-    for start in (1, 2):
-        done.says("is 1 of 2", times=start)
-        cluster.run("scancel", "--batch", "--signal=USR1", done.id)
-        done.says("saves", times=2 * start)
-    assert done.ended().startswith("FAILED ")
-    assert done.facts()["Restarts"] == "1"
+    wants_it_back_twice(cluster, done)
     assert done.text().count("Slurm wants the nodes back: the run is asked to save and to leave") == 2
     assert "requeued (Slurm wanted the nodes back): restart 1 of at most 1 goes on" in done.text()
     assert "not requeued (Slurm wanted the nodes back): launch.slurm.max_requeues is 1" in done.text()
@@ -112,12 +117,7 @@ def test_a_controller_that_drops_requests_is_asked_again(job: Submit, cluster, t
     dropped = tmp_path / "dropped"
     dropped.mkdir()
     done = job("drops", WAITS, first=f"{fake.parent}:", DROPPED=str(dropped), slurm="max_requeues: 1")
-    for start in (1, 2):
-        done.says("is 1 of 2", times=start)
-        cluster.run("scancel", "--batch", "--signal=USR1", done.id)
-        done.says("saves", times=2 * start)
-    assert done.ended().startswith("FAILED ")
-    assert done.facts()["Restarts"] == "1"
+    wants_it_back_twice(cluster, done)
     assert "requeued (Slurm wanted the nodes back): restart 1 of at most 1 goes on" in done.text()
     # of each start: what job this is, its nodes, whether it was cancelled; then the requeue
     assert len(list(dropped.iterdir())) == 7
