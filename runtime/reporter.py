@@ -100,9 +100,6 @@ class Reporter(Observer):
         self._write(iteration=iteration, valid_loss=loss, **named)
         self._progress.say(f"iteration {iteration}: validation loss {loss:.4f}")
 
-    def unanswered(self, iteration: int) -> None:
-        self._progress.say(f"iteration {iteration}: no answers, because the run is asked to stop")
-
     def answered(self, iteration: int, answers: Evaluated) -> None:
         """The answers first: trackers look for them when they get the scores. UserError where a score has the name of
         something that was measured besides the loss.

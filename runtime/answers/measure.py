@@ -42,7 +42,6 @@ def measure(asked: Asked, questions: Sequence[Question], *, capacity: int) -> Me
         now = order[-rows * asked.copies :]
         order = order[: -len(now)]
         share = -(-len(now) // asked.copies)
-        asked.all_done(False)  # or they are interrupted here
         sums += _sums(asked, [questions[at] for at in now[asked.copy :: asked.copies]], share, longest)
     if not asked.knows:
         return None

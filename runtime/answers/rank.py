@@ -73,8 +73,6 @@ def run(path: Path) -> None:
         fused_loss=bundle.value("train.fused_linear_cross_entropy", False),
         asking=megatron.Asking(ask=evaluation),
     )
-    if result.is_left_out:
-        raise UserError("the evaluation was asked to stop before its last answer")
     if reports:
         _write(job, result)
 
@@ -137,13 +135,9 @@ class _Result(megatron.Observer):
     def __init__(self) -> None:
         self.others: Mapping[str, float] = {}
         self.told: Evaluated | None = None
-        self.is_left_out = False
 
     def evaluated(self, _: int, *, loss: float, others: Mapping[str, float]) -> None:  # noqa: ARG002
         self.others = others
-
-    def unanswered(self, _: int) -> None:
-        self.is_left_out = True
 
     def answered(self, _: int, answers: Any) -> None:
         require_apart(self.others, answers.values)

@@ -11,8 +11,6 @@ from typing import Any
 
 import torch
 
-from .stopping import Interrupted, reason
-
 
 @contextmanager
 def whole_sequences(chunks: Sequence[Any]) -> Iterator[None]:
@@ -154,16 +152,10 @@ class Asked:
         return tokens
 
     def all_done(self, done: bool) -> bool:
-        """Whether every rank is done. They go on until then, because ranks that share experts need each other.
-
-        Interrupted, on all of them, when one is asked to stop: the checkpoint comes after the answers.
-        """
-        flags = torch.tensor([int(done), int(reason() is None)], device=self.device)
-        torch.distributed.all_reduce(flags, op=torch.distributed.ReduceOp.MIN)
-        all_done, goes_on = flags.tolist()
-        if not goes_on:
-            raise Interrupted
-        return bool(all_done)
+        """Whether every rank is done. They go on until then, because ranks that share experts need each other."""
+        flag = torch.tensor([int(done)], device=self.device)
+        torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MIN)
+        return bool(flag.item())
 
     def gathered[T](self, own: T) -> list[T]:
         """`own` of every copy of the model."""

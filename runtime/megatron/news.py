@@ -8,7 +8,6 @@ from typing import Any
 
 from .lines import START, evaluate_first, step_flops
 from .saving import saving
-from .stopping import Interrupted
 from .wrapping import wrap_function
 
 LOSS = "lm loss"
@@ -45,9 +44,6 @@ class Observer:
 
     def answered(self, iteration: int, answers: Any) -> None:
         """What `Asking.ask` returned on this rank after the evaluation, if it is not None."""
-
-    def unanswered(self, iteration: int) -> None:
-        """A request to stop came while `Asking.ask` was at it; what it had so far is gone."""
 
     def saved(self) -> None:
         """A checkpoint is written, or being written where saving is asynchronous."""
@@ -127,10 +123,7 @@ class News:
         """Called by Megatron within an evaluation, as its `non_loss_data_func`."""
         asking, ends = self._asking, (0, self._args.train_iters)
         if asking.ask is not None and (not asking.at_ends or self._evaluating in ends):
-            try:
-                self._answers = asking.ask(chunks)
-            except Interrupted:
-                self._observer.unanswered(self._evaluating)
+            self._answers = asking.ask(chunks)
 
     def counting(self, forward_step: Callable[..., Any]) -> Callable[..., Any]:
         """The forward step, with its loss function watched: the second of its three results is the token count."""

@@ -9,10 +9,6 @@ OPTIONS = ("--exit-signal-handler",)
 _received: list[str] = []
 
 
-class Interrupted(Exception):
-    """A request to stop came during something long that changes nothing and can be begun anew. On all ranks at once."""
-
-
 def listen() -> None:
     """From here on these signals end nothing: the iteration is finished, saved, and that is all.
 

@@ -178,7 +178,13 @@ def test_rows_of_equal_length_are_longer_than_that(tmp_path):
 @pytest.mark.skipif(find_spec("torch") is None, reason="needs torch, of the extra [runtime]")
 def test_the_benchmark_of_the_gpu_says_what_it_lacks(repo_root):
     """`make` itself ends with 2 as well; what is made of the environment is not asked here."""
-    words = ["make", "--assume-old=.venv/.sftc-ready", f"BIN={Path(sys.executable).parent}", "bench-gpu"]
+    words = [
+        "make",
+        "--no-print-directory",
+        "--assume-old=.venv/.sftc-ready",
+        f"BIN={Path(sys.executable).parent}",
+        "bench-gpu",
+    ]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
         [*words, "ARGS=--only ours plain"], cwd=repo_root, env=environment, capture_output=True, text=True

@@ -201,37 +201,6 @@ def test_a_preparation_that_is_stopped_leaves_no_process(
     assert not (tmp_path / "runs/quickstart/metrics.jsonl").exists()
 
 
-def test_a_run_that_is_stopped_while_it_answers_saves_first(repo_root: Path, tmp_path: Path) -> None:
-    """Before it has learnt anything no answer ends by itself: 80 of 90 tokens, one after the other, take a while."""
-    (tmp_path / "recipes").symlink_to(repo_root / "recipes")
-    changed = ("train.train_iters=9", "train.lr_warmup_iters=2", "eval.eval_interval=9", "train.micro_batch_size=16")
-    long = ("eval.generate.max_new_tokens=90", "eval.generate.batch_size=1", "launch.nproc_per_node=2")
-    words = [word for change in (*changed, *long) for word in ("--set", change)]
-    done = CliRunner().invoke(
-        cli, ["compile", str(repo_root / "recipes/quickstart/recipe.yaml"), "-o", str(tmp_path / "build"), *words]
-    )
-    assert done.exit_code == 0, done.output
-    process = launch(tmp_path)
-    deadline = time.monotonic() + LIMIT
-    try:
-        while "training, iteration 1 of 9 is next" not in (tmp_path / "stderr").read_text():
-            assert time.monotonic() < deadline
-            assert process.poll() is None, (tmp_path / "stderr").read_text()
-            time.sleep(0.05)
-        time.sleep(1)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(LIMIT) == 75, (tmp_path / "stderr").read_text()
-    finally:
-        process.kill()
-    text = (tmp_path / "stderr").read_text()
-    assert "iteration 0: no answers, because the run is asked to stop\n" in text
-    assert (tmp_path / "runs/quickstart/checkpoints/latest_checkpointed_iteration.txt").read_text() == "1"
-    lines = [json.loads(line) for line in (tmp_path / "runs/quickstart/metrics.jsonl").read_text().splitlines()]
-    assert [sorted(line)[:1] for line in lines if line["iteration"] == 0] == [["iteration"]]  # the validation loss
-    assert "valid_loss" in lines[0]
-    assert not (tmp_path / "runs/quickstart/answers.jsonl").exists()
-
-
 def wait_for_iterations(cwd: Path, process: subprocess.Popen[str]) -> None:
     """Until there is a checkpoint."""
     metrics = cwd / "runs/quickstart/metrics.jsonl"

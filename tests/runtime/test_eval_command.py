@@ -33,7 +33,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[s
     """Evaluates a made-up run of which some values are others. Its ranks are fakes, which note what they were told."""
 
     def evaluated(root: Path = tmp_path, values: Mapping[str, Any] = {}, **asked: Any) -> dict[str, Any] | None:
-        bundle = SimpleNamespace(value={**VALUES, **values}.__getitem__, name="made", path=tmp_path)
+        bundle = SimpleNamespace(value={**VALUES, **values}.get, name="made", path=tmp_path)
         monkeypatch.setattr(commands, "read_run", lambda _: (bundle, root))
         monkeypatch.setattr(commands, "checkpoint_of", lambda *_: (tmp_path, 30))
         monkeypatch.setattr(commands, "world_size", lambda _: 1)

@@ -53,6 +53,7 @@ def test_srun_gets_the_image_the_mounts_and_names(cluster, stand_in, tmp_path) -
         *(f"{path}:{path}:ro" for path in (build, *(tmp_path / name for name in ("tokenizer", "data/train.jsonl")))),
         f"{tmp_path}/checkpoints/base:{tmp_path}/checkpoints/base:ro",
         *(f"{path}:{path}" for path in (tmp_path / "runs/pyxis", tmp_path / ".sftc/store")),
+        f"{tmp_path}/tracking:{tmp_path}/tracking",  # MLflow's database
         "/scratch/cache:/cache",
     ]
     assert (tmp_path / ".sftc/store").is_dir()
