@@ -78,23 +78,12 @@ CASE = gpu_case.Case(
 @pytest.mark.skipif(find_spec("torch") is None, reason="needs torch, of the extra [runtime]")
 def test_the_flops_are_those_that_torch_counts():
     """Of a model of somebody else's. torch counts the scores that the causal mask throws away too."""
-    transformers = pytest.importorskip("transformers", reason="needs transformers, of the extra [dev]")
+    pytest.importorskip("transformers", reason="needs transformers, of the extra [dev]")
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     shape = gpu_case.TINY
-    config = transformers.LlamaConfig(
-        vocab_size=shape.vocab,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.ffn,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.groups,
-        head_dim=shape.channels,
-        tie_word_embeddings=True,
-        attn_implementation="eager",
-    )
-    model = transformers.LlamaForCausalLM(config)
+    model = gpu_case.llama(shape, "eager")
     norms = (2 * shape.layers + 1) * shape.hidden
     assert shape.matmul_parameters + norms == sum(parameter.numel() for parameter in model.parameters())
     with FlopCounterMode(display=False) as counter:

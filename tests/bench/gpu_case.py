@@ -40,6 +40,27 @@ class Shape:
         return 6 * (self.matmul_parameters + self.layers * self.seq_length * self.heads * self.channels)
 
 
+def llama(shape: Shape, attention: str) -> Any:
+    """The same model of transformers, with random weights."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=shape.vocab,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.ffn,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.groups,
+        head_dim=shape.channels,
+        max_position_embeddings=shape.seq_length,
+        rope_parameters={"rope_type": "default", "rope_theta": float(shape.rotary_base)},
+        tie_word_embeddings=True,
+        use_cache=False,
+        attn_implementation=attention,
+    )
+    return LlamaForCausalLM(config)
+
+
 FULL = Shape(
     layers=16, hidden=2048, ffn=8192, heads=32, groups=8, channels=64, vocab=128_256, seq_length=4096
 )  # Llama 3.2 1B

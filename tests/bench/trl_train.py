@@ -16,8 +16,8 @@ import datasets
 import torch
 import trl
 from against_trl import fast_tokenizer
-from gpu_case import RESULT, Case, marks
-from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
+from gpu_case import RESULT, Case, llama, marks
+from transformers import TrainerCallback
 
 from sftc.runtime.memory import memory_bytes
 
@@ -58,23 +58,8 @@ class Clock(TrainerCallback):
 
 def model_of(case: Case, attention: str) -> Any:
     """In fp32, on the device."""
-    shape = case.shape
-    config = LlamaConfig(
-        vocab_size=shape.vocab,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.ffn,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.groups,
-        head_dim=shape.channels,
-        max_position_embeddings=shape.seq_length,
-        rope_parameters={"rope_type": "default", "rope_theta": float(shape.rotary_base)},
-        tie_word_embeddings=True,
-        use_cache=False,
-        attn_implementation=attention,
-    )
     with torch.device("cpu" if case.cpu else "cuda"):
-        return LlamaForCausalLM(config).float()
+        return llama(case.shape, attention).float()
 
 
 def rows_of(case: Case) -> Any:
