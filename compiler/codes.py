@@ -340,6 +340,10 @@ _ROWS: dict[str, tuple[str, str]] = {
         "a variable that is not the recipe's to set",
         "bash, torchrun or who starts launch.sh sets it; from the recipe it would fail or be without effect.",
     ),
+    "SFTC457": (
+        "a restart in the same processes that cannot be had",
+        "What writes checkpoints beside the training goes on while the ranks begin again, and would know nothing of it.",
+    ),
     "SFTC461": (
         "a compile-time file that cannot be read",
         "Files that a recipe names for the compiler are relative to the recipe, and are copied into the build dir.",

@@ -366,6 +366,10 @@ _ROWS: dict[str, tuple[str, str]] = {
         'launch:\n  environment:\n    WORLD_SIZE: "8"\n',
         "launch:\n  nproc_per_node: 8\n",
     ),
+    "SFTC457": (
+        "checkpoint:\n  async_save: true\nlaunch:\n  max_inprocess_restarts: 2\n",
+        "checkpoint:\n  async_save: true\nlaunch:\n  max_restarts: 2\n",
+    ),
     "SFTC461": (
         "tokenizer:\n  chat_template: no/such/file.jinja\n",
         "tokenizer:\n  path: tokenizers/llama\n",

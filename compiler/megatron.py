@@ -31,6 +31,10 @@ CPU_DEVICE = (
     ("--no-bias-dropout-fusion", None, "a CUDA kernel"),
 )
 
+# Shares of the time limit of a collective. A rank that makes no progress is interrupted before its collectives run into
+# that limit, and killed at it; the others wait for it a little longer.
+INPROCESS_TIMEOUTS = {"soft": 0.75, "hard": 1.0, "barrier": 1.5, "completion": 1.5}
+
 
 def arguments(plan: Plan) -> Plan:
     """`plan` with its `arguments` and `cpu_arguments`; a programmer's error when the target lacks one of ours."""
@@ -151,6 +155,8 @@ def _managed(plan: Plan) -> Iterator[Argument]:
         yield Argument(option="--use-persistent-ckpt-worker", reason=worker, group="checkpoint")
         own = "Megatron's own; the other one needs a package besides"
         yield Argument(option="--async-strategy", values=("mcore",), reason=own, group="checkpoint")
+    if plan["launch.max_inprocess_restarts"]:
+        yield from _inprocess_restart(plan)
     load = plan["model.load"]
     # weights to be frozen are read by the runtime: Megatron would miss the adapters in that checkpoint
     if load and plan["checkpoint.finetune"] and not load.startswith(HUGGING_FACE) and plan["lora.rank"] is None:
@@ -163,6 +169,20 @@ def _managed(plan: Plan) -> Iterator[Argument]:
     if plan["model.transformer_impl"] == "local":
         for option, reason in LOCAL_LAYERS:
             yield Argument(option=option, reason=reason, group="model")
+
+
+def _inprocess_restart(plan: Plan) -> Iterator[Argument]:
+    yield Argument(option="--inprocess-restart", key="launch.max_inprocess_restarts", group="launch")
+    whole = "all ranks begin again, and no node is spare"
+    yield Argument(option="--inprocess-granularity", values=("rank",), reason=whole, group="launch")
+    seconds = 60 * plan["launch.distributed_timeout_minutes"]
+    for name, share in INPROCESS_TIMEOUTS.items():
+        yield Argument(
+            option=f"--inprocess-{name}-timeout",
+            values=(spell(round(share * seconds)),),
+            key="launch.distributed_timeout_minutes",
+            group="launch",
+        )
 
 
 def _padded_vocabulary(plan: Plan) -> int:

@@ -244,6 +244,8 @@ _PROPERTIES = SimpleNamespace(
 STAND_INS: dict[str, Any] = {
     # initialize_megatron asserts that CUDA is there
     "is_available": _always(True),
+    # an in-process restart asserts that it is ready for use
+    "is_initialized": _always(True),
     "device_count": _always(1),
     "current_device": _always(CPU),
     "set_device": _always(None),

@@ -19,6 +19,7 @@ def run(build_dir: Path) -> None:
     say(f"`{bundle.path}` is as compiled, manifest {bundle.digest[:12]}")
     megatron.require_target(bundle.megatron_target)
     megatron.require_layers(bundle.value("model.transformer_impl"))
+    megatron.require_extension(bundle.value("launch.max_inprocess_restarts", 0))
     trackers.require(bundle)
     if (answers := Settings.of(bundle.value)) is not None:
         require_libraries(answers.metrics)

@@ -32,6 +32,10 @@ LOST = {
 REQUEST = "request"  # what the supervisor leaves there: the name of the signal that it passes on as SIGUSR1
 
 
+class Told(RuntimeError):
+    """The run has failed elsewhere; the message says where and why."""
+
+
 def die_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
     """Get this signal when the parent dies. A SIGKILL of torchrun would leave the ranks training and writing
     checkpoints.
@@ -151,8 +155,12 @@ def fail(error: BaseException) -> int:
             complain(error)
         else:
             reason = next((reason for mark, reason in LOST.items() if mark in text), text)
-            say(f"error: rank {os.environ.get('RANK', '0')} failed: {reason}")
+            say(f"error: {error}" if isinstance(error, Told) else f"error: rank {_rank()} failed: {reason}")
     return 1 if mistake else 70
+
+
+def _rank() -> str:
+    return os.environ.get("RANK", "0")
 
 
 def _is_to_speak(error_file: str | None, mistake: bool) -> bool:

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +14,7 @@ from .answers.shown import few
 from .bundle import Bundle, read_bundle
 from .checkpoint.keep import prune
 from .checkpoint.start import Start, claim, decide, origin, other_data
-from .device import choose, require_memory
+from .device import Device, choose, require_memory
 from .errors import UserError
 from .launch import arguments_of, evaluation, length
 from .lora.settings import Settings as Lora
@@ -29,12 +29,25 @@ LEARNT = {"valid_loss": "validation loss {:.4f}", "valid_exact_match": "exact ma
 
 def run(build_dir: Path) -> None:
     """UserError for what the user or the machine has to mend; anything else that is raised is a crash."""
-    rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    reports = rank == world_size - 1  # the last rank is in the last pipeline stage, which knows the loss
     bundle = read_bundle(build_dir)
     trackers.require(bundle)
     version = megatron.require_target(bundle.megatron_target)
     megatron.require_layers(bundle.value("model.transformer_impl"))
+    megatron.require_extension(limit := bundle.value("launch.max_inprocess_restarts", 0))
+    if limit:
+        _ready(bundle.value("launch.device"), bundle.value("launch.hardware"))  # before Megatron is imported
+        arguments = bundle.path / "megatron.args"
+        finish = megatron.restarting(partial(_attempt, bundle, version), limit=limit, arguments=arguments)
+    else:
+        finish = _attempt(bundle, version, megatron.Attempt())
+    finish()
+
+
+def _attempt(bundle: Bundle, version: str, attempt: megatron.Attempt) -> Callable[[], None]:
+    """From the decision where to start to the end of the training; returns what is left to do once all ranks are there.
+    """
+    rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    reports = rank == world_size - 1  # the last rank is in the last pipeline stage, which knows the loss
     run_path = Path(bundle.value("logging.run_path"))
     stated = bundle.value("train.train_iters")
     start = decide(bundle, stated)
@@ -44,6 +57,9 @@ def run(build_dir: Path) -> None:
         start = decide(bundle, whole.iterations)
     progress = Progress(whole.iterations)
     say = progress.say if reports else _keep_quiet
+    if attempt.number:
+        most = bundle.value("launch.max_inprocess_restarts")
+        say(f"{attempt.why}: restarting in the same processes, {attempt.number} of {most}")
     say(start.line)
     if (lora := Lora.of(bundle.value)) is not None:
         say(f"LoRA of rank {lora.rank}: the weights of `model.load` are frozen")
@@ -55,25 +71,16 @@ def run(build_dir: Path) -> None:
     is_evaluated = partial(metrics.is_evaluated, run_path, answers=settings is not None)
     if start.kind == "complete" and (not validation.iterations or is_evaluated(start.iteration)):
         say("nothing is left to do")
-        if reports:
-            _export(bundle, run_path, start.iteration, say)
-        say(_farewell(bundle))
-        return
+        return partial(_finish, bundle, start.iteration, reports, say)
     if start.kind == "resume" and (before := other_data(bundle, data)):
         say(f"WARNING: the rows or their preparation have changed: trained on {before} so far, from here on {data}")
     if validation.line:
         say(validation.line)
 
-    device = choose(bundle.value("launch.device"))
-    if device == "cuda":
-        require_memory(bundle.value("launch.hardware"))
+    device = _ready(bundle.value("launch.device"), bundle.value("launch.hardware"))
     where = f"{world_size} {'rank' if world_size == 1 else 'ranks'} on {device}"
-    if device == "cpu":
-        from . import cpu
-
-        cpu.activate()
-        if bundle.value("launch.device") == "auto":
-            where += ", because torch finds no GPU here (`launch.device: auto`)"
+    if device == "cpu" and bundle.value("launch.device") == "auto":
+        where += ", because torch finds no GPU here (`launch.device: auto`)"
     say(f"Megatron {version}: {where}; setting up takes some seconds")
     arguments = arguments_of(bundle, start, device, whole, validation)
 
@@ -115,6 +122,7 @@ def run(build_dir: Path) -> None:
             variable_lengths=bundle.value("data.padding") == "longest",
             fused_loss=bundle.value("train.fused_linear_cross_entropy"),
             asking=asking,
+            attempt=attempt,
         )
         outcome = "complete" if iteration >= whole.iterations else "stopped"
         reached = iteration
@@ -123,6 +131,8 @@ def run(build_dir: Path) -> None:
         why = f"{type(error).__name__}: {error}".splitlines()[0]
         if isinstance(error, UserError):
             why = error.message.splitlines()[0]
+        elif megatron.is_interruption(error):
+            why = "another rank has failed"
         raise
     finally:
         progress.close()  # what comes next on the terminal may be an error, on a line of its own
@@ -134,13 +144,31 @@ def run(build_dir: Path) -> None:
     if outcome == "stopped":
         saved = "saved" if bundle.value("checkpoint.save") else "nothing saved: `checkpoint.save` is not set"
         process.leave(process.STOPPED, f"{iteration} of {whole.iterations}, {saved}")
-        return
+        return lambda: None
     say(f"done: iteration {iteration}{_learnt(run_path)}")
     if reports:
         for text in few(run_path, iteration):
             say(text)
-        _export(bundle, run_path, iteration, say)
+    return partial(_finish, bundle, iteration, reports, say)
+
+
+def _finish(bundle: Bundle, iteration: int, reports: bool, say: Callable[[str], None]) -> None:
+    if reports:
+        _export(bundle, Path(bundle.value("logging.run_path")), iteration, say)
     say(_farewell(bundle))
+
+
+@cache
+def _ready(asked: str, hardware: str | None) -> Device:
+    """The device of this process. At a second look torch would take the CPU's stand-ins for a GPU."""
+    device = choose(asked)
+    if device == "cuda":
+        require_memory(hardware)
+    else:
+        from . import cpu
+
+        cpu.activate()
+    return device
 
 
 def import_step(path: Path) -> ModuleType:

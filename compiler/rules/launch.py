@@ -91,4 +91,15 @@ def _paths(context: Context) -> dict[str, Any]:
     return paths | {f"launch.container.mounts.{number}": text for number, text in enumerate(mounts)}
 
 
-RULES = (device, secrets, variables, home_directories, unwritable)
+def inprocess_restarts(context: Context) -> Iterator[Diagnostic]:
+    if context["launch.max_inprocess_restarts"] and context["checkpoint.async_save"]:
+        yield context.error(
+            "SFTC457",
+            "launch.max_inprocess_restarts",
+            "ranks that save beside the training (`checkpoint.async_save`) cannot begin again in the same processes",
+            also=("checkpoint.async_save",),
+            help="set `checkpoint.async_save: false`, or `launch.max_restarts`, for which torchrun starts new processes",
+        )
+
+
+RULES = (device, secrets, variables, home_directories, unwritable, inprocess_restarts)

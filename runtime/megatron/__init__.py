@@ -6,23 +6,30 @@ from .loading import load_weights
 from .model import Adapt, FirstWeights, LayerSpec
 from .news import Asking, Flops, Observer, Step
 from .parameters import Slot
+from .restarting import Attempt, hide_old_saving, is_interruption, require_extension, restarting
 from .stopping import reason as stopped_by
 from .training import train
+
+hide_old_saving()
 
 __all__ = [
     "Adapt",
     "Asking",
+    "Attempt",
     "FirstWeights",
     "Flops",
     "LayerSpec",
     "Observer",
     "Slot",
     "Step",
+    "is_interruption",
     "load_weights",
     "parse",
     "read_argument_file",
+    "require_extension",
     "require_layers",
     "require_target",
+    "restarting",
     "stopped_by",
     "train",
     "write_scores",

@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Sequence
+from functools import cache
 from types import ModuleType
 
 from ..errors import UserError
@@ -22,7 +23,9 @@ from .mends import (
 )
 from .model import Adapt, FirstWeights, LayerSpec, Model
 from .news import Asking, News, Observer
+from .restarting import Attempt
 from .stopping import OPTIONS, listen
+from .wrapping import unwrap_functions
 
 
 def train(
@@ -36,6 +39,7 @@ def train(
     variable_lengths: bool = False,
     fused_loss: bool = False,
     asking: Asking | None = None,
+    attempt: Attempt = Attempt(),
 ) -> int:
     """Run Megatron's pretrain() to its end and return the last iteration.
 
@@ -43,22 +47,16 @@ def train(
     layers are made of, None for Megatron's own choice; first_weights: what fills the parameters of this rank once they
     are built, None for Megatron's random weights; adapt: what then makes the model chunks of this rank train something
     else than all their weights; variable_lengths: micro-batches differ in length, which pipeline stages then tell each
-    other; fused_loss: losses are computed without the logits of all tokens; asking: what an evaluation does besides.
+    other; fused_loss: losses are computed without the logits of all tokens; asking: what an evaluation does besides;
+    attempt: which one of this process it is.
     """
     started = epoch_seconds()
     training = importlib.import_module("megatron.training.training")
     import torch
     from megatron.core.enums import ModelType
 
-    skip_compilation()
-    mend_distributed_optimizer()
-    mend_learning_rate()
-    mend_save_helper()
-    mend_async_worker()
-    mend_tracker()
-    mend_query_projection()
-    mend_packed_rotation()
-    mend_gradient_norm()
+    _mend()
+    unwrap_functions()
     mend_random_state(training)
     listen()
     args = parse([*arguments, *OPTIONS])
@@ -81,6 +79,8 @@ def train(
         "forward_step_func": news.counting(step.forward_step),
         "non_loss_data_func": news.ask,
     }
+    if attempt.store is not None:
+        call["store"] = attempt.store
     require_signature(training.pretrain, call, line)
     try:
         training.pretrain(**call)
@@ -94,3 +94,17 @@ def train(
             when = f"after iteration {news.iteration}" if news.has_trained else "before the first iteration"
             raise RuntimeError(f"Megatron gave up {when} with status {stop.code or 0}; its log says why") from stop
     return news.iteration
+
+
+@cache
+def _mend() -> None:
+    """Once in a process, however often it begins."""
+    skip_compilation()
+    mend_distributed_optimizer()
+    mend_learning_rate()
+    mend_save_helper()
+    mend_async_worker()
+    mend_tracker()
+    mend_query_projection()
+    mend_packed_rotation()
+    mend_gradient_norm()

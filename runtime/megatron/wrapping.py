@@ -9,6 +9,9 @@ from typing import Any
 from ..errors import UserError
 
 
+_replaced: list[tuple[ModuleType, str, Any]] = []
+
+
 def wrap_function(
     module: ModuleType,
     name: str,
@@ -28,4 +31,12 @@ def wrap_function(
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         return around(signature.bind(*args, **kwargs).arguments, lambda: original(*args, **kwargs))
 
+    _replaced.append((module, name, original))
     setattr(module, name, wrapper)
+
+
+def unwrap_functions() -> None:
+    """Put back what `wrap_function` has replaced: what listened to an attempt that has failed is of the past."""
+    while _replaced:
+        module, name, original = _replaced.pop()
+        setattr(module, name, original)

@@ -22,6 +22,7 @@ def versions(bundle: Bundle, found: Findings) -> None:
     shown["Megatron-Core"] = megatron.require_target(bundle.megatron_target)
     impl = bundle.value("model.transformer_impl")
     megatron.require_layers(impl)
+    megatron.require_extension(bundle.value("launch.max_inprocess_restarts", 0))
     trackers.require(bundle)
     shown |= {
         name: there[package]

@@ -1,6 +1,6 @@
-"""The wheel of one Megatron version in a folder of its own, beside the environment that everything else comes from.
+"""Wheels in a folder of their own, beside the environment that everything else comes from.
 
-With the folder first on PYTHONPATH the wheel is found before an installed Megatron; torch and the others stay the
+With the folder first on PYTHONPATH a Megatron in it is found before an installed one; torch and the others stay the
 ones of the environment.
 """
 
@@ -16,8 +16,13 @@ class WheelError(Exception):
 
 def install(requirement: str, folder: Path) -> None:
     """Put the wheel of megatron-core `requirement` (`0.17.1`, `0.17.*`) into `folder`, without what it needs."""
+    install_wheels(folder, f"megatron-core=={requirement}")
+
+
+def install_wheels(folder: Path, *requirements: str) -> None:
+    """The wheels of `requirements` alone. WheelError where pip cannot get them."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "--retries=1"]
-    wheel = ["--no-deps", "--target", str(folder), f"megatron-core=={requirement}"]
+    wheel = ["--no-deps", "--target", str(folder), *requirements]
     done = subprocess.run([*pip, "install", *wheel], capture_output=True, text=True)
     if done.returncode:
         raise WheelError((done.stderr.strip() or "pip failed").splitlines()[-1])

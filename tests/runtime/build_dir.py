@@ -42,7 +42,7 @@ VALUES: dict[str, dict[str, Any]] = {
         "wandb.project": None,
         "mlflow.experiment": None,
     },
-    "launch": {"device": "auto", "hardware": None},
+    "launch": {"device": "auto", "hardware": None, "max_inprocess_restarts": 0},
 }
 
 ARGUMENTS = """\
