@@ -342,7 +342,7 @@ _ROWS: dict[str, tuple[str, str]] = {
     ),
     "SFTC457": (
         "a restart in the same processes that cannot be had",
-        "What writes checkpoints beside the training goes on while the ranks begin again, and would know nothing of it.",
+        "What writes checkpoints beside the training would go on while the ranks begin again.",
     ),
     "SFTC461": (
         "a compile-time file that cannot be read",

@@ -44,8 +44,7 @@ def run(build_dir: Path) -> None:
 
 
 def _attempt(bundle: Bundle, version: str, attempt: megatron.Attempt) -> Callable[[], None]:
-    """From the decision where to start to the end of the training; returns what is left to do once all ranks are there.
-    """
+    """From the decision where to start to the last iteration; returns what is left to do once all ranks are there."""
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     reports = rank == world_size - 1  # the last rank is in the last pipeline stage, which knows the loss
     run_path = Path(bundle.value("logging.run_path"))
@@ -122,7 +121,7 @@ def _attempt(bundle: Bundle, version: str, attempt: megatron.Attempt) -> Callabl
             variable_lengths=bundle.value("data.padding") == "longest",
             fused_loss=bundle.value("train.fused_linear_cross_entropy"),
             asking=asking,
-            attempt=attempt,
+            store=attempt.store,
         )
         outcome = "complete" if iteration >= whole.iterations else "stopped"
         reached = iteration

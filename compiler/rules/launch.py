@@ -98,7 +98,7 @@ def inprocess_restarts(context: Context) -> Iterator[Diagnostic]:
             "launch.max_inprocess_restarts",
             "ranks that save beside the training (`checkpoint.async_save`) cannot begin again in the same processes",
             also=("checkpoint.async_save",),
-            help="set `checkpoint.async_save: false`, or `launch.max_restarts`, for which torchrun starts new processes",
+            help="set `checkpoint.async_save: false`, or `launch.max_restarts`: torchrun starts new processes",
         )
 
 

@@ -2,11 +2,11 @@
 
 from .arguments import parse, read_argument_file, require_layers, require_target
 from .board import write_scores
+from .inprocess import Attempt, hide_old_saving, is_interruption, require_extension, restarting
 from .loading import load_weights
 from .model import Adapt, FirstWeights, LayerSpec
 from .news import Asking, Flops, Observer, Step
 from .parameters import Slot
-from .restarting import Attempt, hide_old_saving, is_interruption, require_extension, restarting
 from .stopping import reason as stopped_by
 from .training import train
 

@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Sequence
 from functools import cache
 from types import ModuleType
+from typing import Any
 
 from ..errors import UserError
 from ..record import epoch_seconds
@@ -23,7 +24,6 @@ from .mends import (
 )
 from .model import Adapt, FirstWeights, LayerSpec, Model
 from .news import Asking, News, Observer
-from .restarting import Attempt
 from .stopping import OPTIONS, listen
 from .wrapping import unwrap_functions
 
@@ -39,7 +39,7 @@ def train(
     variable_lengths: bool = False,
     fused_loss: bool = False,
     asking: Asking | None = None,
-    attempt: Attempt = Attempt(),
+    store: Any = None,
 ) -> int:
     """Run Megatron's pretrain() to its end and return the last iteration.
 
@@ -48,7 +48,7 @@ def train(
     are built, None for Megatron's random weights; adapt: what then makes the model chunks of this rank train something
     else than all their weights; variable_lengths: micro-batches differ in length, which pipeline stages then tell each
     other; fused_loss: losses are computed without the logits of all tokens; asking: what an evaluation does besides;
-    attempt: which one of this process it is.
+    store: where the ranks meet, None for the environment's.
     """
     started = epoch_seconds()
     training = importlib.import_module("megatron.training.training")
@@ -79,8 +79,8 @@ def train(
         "forward_step_func": news.counting(step.forward_step),
         "non_loss_data_func": news.ask,
     }
-    if attempt.store is not None:
-        call["store"] = attempt.store
+    if store is not None:
+        call["store"] = store
     require_signature(training.pretrain, call, line)
     try:
         training.pretrain(**call)

@@ -8,7 +8,6 @@ from typing import Any
 
 from ..errors import UserError
 
-
 _replaced: list[tuple[ModuleType, str, Any]] = []
 
 

@@ -178,8 +178,8 @@ def test_more_failures_than_allowed_end_the_run(repo_root: Path, extension: dict
 def test_a_mistake_ends_the_run_at_once(repo_root: Path, extension: dict[str, str], tmp_path: Path) -> None:
     status, text = trained(tmp_path, repo_root, extension, FAILS="0:4", PLANTED="mistake")
     assert status == 1
-    told = [line for line in text.splitlines() if line.startswith("error: ")]
-    assert told == ["error: `hooks.loss` (hook_planted.py:loss) raised ValueError: a planted mistake (hook_planted.py:15)"]
+    (told,) = [line for line in text.splitlines() if line.startswith("error: ")]
+    assert told.startswith("error: `hooks.loss` (hook_planted.py:loss) raised ValueError: a planted mistake")
     assert [start["outcome"] for start in starts(tmp_path)] == ["failed"]
 
 

@@ -76,9 +76,9 @@ def restarting[T](attempt: Callable[[Attempt], T], *, limit: int, arguments: Pat
     arguments: the argument file, with the time limits. Raises what ended the last attempt: on the rank that failed
     first its own error, on the others that rank's words. A UserError on any rank makes an attempt the last one.
     """
-    import torch
+    from torch.distributed import distributed_c10d
 
-    meeting, _, _ = next(torch.distributed.rendezvous("env://"))
+    meeting, _, _ = next(distributed_c10d.rendezvous("env://"))
     failures = _Failures(meeting, int(os.environ.get("RANK", "0")))
     options = _options(arguments)
     # A rank that hangs may keep the others, and the extension itself, for longer than that.
@@ -93,7 +93,7 @@ def restarting[T](attempt: Callable[[Attempt], T], *, limit: int, arguments: Pat
             raise _Leave
         try:
             with _connections():
-                store = torch.distributed.PrefixStore(f"sftc/{number}", meeting)
+                store = distributed_c10d.PrefixStore(f"sftc/{number}", meeting)
                 return attempt(Attempt(number=number, why=failures.why(number - 1), store=store))
         except Exception as error:
             patience.begin()
@@ -244,7 +244,7 @@ def _connections() -> Iterator[None]:
     try:
         yield
     except BaseException:
-        for number, link in (made.items() & _sockets().items()):
+        for number, _ in made.items() & _sockets().items():
             with suppress(OSError), socket.socket(fileno=os.dup(number)) as connection:
                 if not connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):  # its thread would end all
                     connection.shutdown(socket.SHUT_RDWR)
@@ -259,7 +259,7 @@ def _sockets() -> dict[int, str]:
     found = {}
     for path in Path("/proc/self/fd").iterdir():
         with suppress(OSError):
-            link = os.readlink(path)
+            link = str(path.readlink())
             if link.startswith("socket:"):
                 found[int(path.name)] = link
     return found
