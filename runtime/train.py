@@ -114,6 +114,7 @@ def run(build_dir: Path) -> None:
             adapt=adapting_of(bundle, begun),
             variable_lengths=bundle.value("data.padding") == "longest",
             fused_loss=bundle.value("train.fused_linear_cross_entropy"),
+            fused_adam=bundle.value("train.fused_adam", False),
             asking=asking,
         )
         outcome = "complete" if iteration >= whole.iterations else "stopped"

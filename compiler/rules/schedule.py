@@ -20,6 +20,9 @@ LOOKS_AT_LOGITS = (
     "use_mup",
     "use_torch_fsdp2",
 )
+FUSED_ADAM, OPTIMIZER, LAYERS = "train.fused_adam", "train.optimizer", "model.transformer_impl"
+# Options of Megatron that bring an optimizer of their own, or want another AdamW than torch's.
+OTHER_STEPS = ("optimizer_cpu_offload", "use_megatron_fsdp", "use_precision_aware_optimizer", "use_torch_fsdp2")
 WARMUP, SHARE, DECAY = "train.lr_warmup_iters", "train.lr_warmup_fraction", "train.lr_decay_iters"
 
 
@@ -97,4 +100,19 @@ def fused_loss(context: Context) -> Iterator[Diagnostic]:
             yield context.error("SFTC427", f"megatron.args.{dest}", message, also=(FUSED,), help="leave one out")
 
 
-RULES = (length, batch, warmup, decay, final_rate, recompute, fused_loss)
+def fused_adam(context: Context) -> Iterator[Diagnostic]:
+    if not context[FUSED_ADAM]:
+        return
+    if context[OPTIMIZER] != "adam":
+        message = f"`fused_adam` is a step of adam, and `{OPTIMIZER}` is {context[OPTIMIZER]}"
+        yield context.error("SFTC428", FUSED_ADAM, message, also=(OPTIMIZER,), help="leave one out")
+    if context[LAYERS] != "local":
+        message = "the AdamW of Transformer Engine is fused already"
+        yield context.error("SFTC428", FUSED_ADAM, message, also=(LAYERS,), help="leave `fused_adam` out")
+    for dest in OTHER_STEPS:
+        if raw_option(context.plan, dest):
+            message = f"`--{dest.replace('_', '-')}` does not go together with `fused_adam`"
+            yield context.error("SFTC428", f"megatron.args.{dest}", message, also=(FUSED_ADAM,), help="leave one out")
+
+
+RULES = (length, batch, warmup, decay, final_rate, recompute, fused_loss, fused_adam)

@@ -11,6 +11,7 @@ from .background import mend_async_worker, mend_save_helper
 from .lines import LINES, require_signature
 from .loading import watch_loading
 from .mends import (
+    mend_adam,
     mend_distributed_optimizer,
     mend_gradient_norm,
     mend_learning_rate,
@@ -35,6 +36,7 @@ def train(
     adapt: Adapt | None = None,
     variable_lengths: bool = False,
     fused_loss: bool = False,
+    fused_adam: bool = False,
     asking: Asking | None = None,
 ) -> int:
     """Run Megatron's pretrain() to its end and return the last iteration.
@@ -43,7 +45,8 @@ def train(
     layers are made of, None for Megatron's own choice; first_weights: what fills the parameters of this rank once they
     are built, None for Megatron's random weights; adapt: what then makes the model chunks of this rank train something
     else than all their weights; variable_lengths: micro-batches differ in length, which pipeline stages then tell each
-    other; fused_loss: losses are computed without the logits of all tokens; asking: what an evaluation does besides.
+    other; fused_loss: losses are computed without the logits of all tokens; fused_adam: torch's AdamW steps in one
+    kernel, where Megatron takes it; asking: what an evaluation does besides.
     """
     started = epoch_seconds()
     training = importlib.import_module("megatron.training.training")
@@ -53,6 +56,7 @@ def train(
     skip_compilation()
     mend_distributed_optimizer()
     mend_learning_rate()
+    mend_adam(fused_adam)
     mend_save_helper()
     mend_async_worker()
     mend_tracker()
