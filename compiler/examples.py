@@ -277,6 +277,10 @@ _ROWS: dict[str, tuple[str, str]] = {
         "train:\n  optimizer: sgd\n  fused_adam: true\n",
         "train:\n  optimizer: adam\n  fused_adam: true\n",
     ),
+    "SFTC429": (
+        "model:\n  transformer_impl: transformer_engine\ntrain:\n  torch_compile: true\n",
+        "model:\n  transformer_impl: local\ntrain:\n  torch_compile: true\n",
+    ),
     "SFTC431": (
         "data:\n  format: text\n",
         "data:\n  format: messages\n",

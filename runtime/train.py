@@ -64,7 +64,7 @@ def run(build_dir: Path) -> None:
     if validation.line:
         say(validation.line)
 
-    device = choose(bundle.value("launch.device"))
+    device, compiled = choose(bundle.value("launch.device")), bool(bundle.value("train.torch_compile", False))
     if device == "cuda":
         require_memory(bundle.value("launch.hardware"))
     where = f"{world_size} {'rank' if world_size == 1 else 'ranks'} on {device}"
@@ -72,9 +72,13 @@ def run(build_dir: Path) -> None:
         from . import cpu
 
         cpu.activate()
+        if compiled:
+            cpu.let_compile()
         if bundle.value("launch.device") == "auto":
             where += ", because torch finds no GPU here (`launch.device: auto`)"
     say(f"Megatron {version}: {where}; setting up takes some seconds")
+    if compiled:
+        say("layers are compiled by torch: the first iterations take longer (`train.torch_compile`)")
     arguments = arguments_of(bundle, start, device, whole, validation)
 
     def pruned() -> None:
@@ -115,8 +119,12 @@ def run(build_dir: Path) -> None:
             variable_lengths=bundle.value("data.padding") == "longest",
             fused_loss=bundle.value("train.fused_linear_cross_entropy"),
             fused_adam=bundle.value("train.fused_adam", False),
+            compiled=compiled,
+            packed=bool(bundle.value("data.packing", False)),
             asking=asking,
         )
+        if compiled:
+            say(megatron.compilations())
         outcome = "complete" if iteration >= whole.iterations else "stopped"
         reached = iteration
         why = process.requested() or megatron.stopped_by() if outcome == "stopped" else None

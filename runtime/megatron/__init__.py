@@ -2,6 +2,7 @@
 
 from .arguments import parse, read_argument_file, require_layers, require_target
 from .board import write_scores
+from .compiled import summary as compilations
 from .loading import load_weights
 from .model import Adapt, FirstWeights, LayerSpec
 from .news import Asking, Flops, Observer, Step
@@ -18,6 +19,7 @@ __all__ = [
     "Observer",
     "Slot",
     "Step",
+    "compilations",
     "load_weights",
     "parse",
     "read_argument_file",

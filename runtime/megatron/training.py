@@ -37,6 +37,8 @@ def train(
     variable_lengths: bool = False,
     fused_loss: bool = False,
     fused_adam: bool = False,
+    compiled: bool = False,
+    packed: bool = False,
     asking: Asking | None = None,
 ) -> int:
     """Run Megatron's pretrain() to its end and return the last iteration.
@@ -46,7 +48,8 @@ def train(
     are built, None for Megatron's random weights; adapt: what then makes the model chunks of this rank train something
     else than all their weights; variable_lengths: micro-batches differ in length, which pipeline stages then tell each
     other; fused_loss: losses are computed without the logits of all tokens; fused_adam: torch's AdamW steps in one
-    kernel, where Megatron takes it; asking: what an evaluation does besides.
+    kernel, where Megatron takes it; compiled: layers go through torch's compiler; packed: rows share samples; asking:
+    what an evaluation does besides.
     """
     started = epoch_seconds()
     training = importlib.import_module("megatron.training.training")
@@ -72,6 +75,8 @@ def train(
         adapt=adapt,
         variable_lengths=variable_lengths,
         fused_loss=fused_loss,
+        compiled=compiled,
+        packed=packed,
     )
     line = release_line()
     news = News(args, observer, asking or Asking())

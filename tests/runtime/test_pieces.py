@@ -314,6 +314,25 @@ def test_a_step_of_adam_is_one_kernel_if_the_recipe_says_so(fused: bool, monkeyp
     assert [state["step"].item() for state in ours.state.values()] == [2] * 4
 
 
+def test_a_layer_is_compiled_while_it_trains_and_for_strides_of_one_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiler is a fake: it returns what it was called with. That layers are compiled is seen in test_speed.py."""
+    from sftc.runtime.megatron.compiled import _compile, in_order
+
+    def fake(method: Any, **_: Any) -> Any:
+        return lambda hidden_states: (method, hidden_states.stride())
+
+    monkeypatch.setattr(torch, "compile", fake)
+    layer: Any = torch.nn.Identity()
+    layer.forward = eager = lambda hidden_states: hidden_states
+    _compile(layer, "forward")
+    embedded = torch.arange(24.0).view(2, 3, 4).transpose(0, 1)  # [s, b, h] as it comes from the embedding
+    assert layer(hidden_states=embedded) == (eager, (8, 4, 1))
+    assert layer.eval()(hidden_states=embedded) is embedded
+    assert torch.equal(in_order(embedded), embedded)
+    alone = embedded[:, :1]  # one row, whose stride is of no use
+    assert in_order(alone).stride() == in_order(alone.contiguous()).stride() == (4, 4, 1)
+
+
 def test_norms_of_queries_and_keys_that_torch_has_already_are_kept() -> None:
     pytest.importorskip("megatron.core")
     from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
