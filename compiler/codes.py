@@ -256,6 +256,17 @@ _ROWS: dict[str, tuple[str, str]] = {
         "`train.fused_linear_cross_entropy` computes losses without the logits of all tokens, which the other option "
         "changes or keeps.",
     ),
+    "SFTC428": (
+        "a fused step where torch's AdamW takes none",
+        "`train.fused_adam` is about the AdamW of torch. Transformer Engine's is fused without it; other optimizers, "
+        "and those that split their work in ways of their own, do not read it.",
+    ),
+    "SFTC429": (
+        "layers that are not compiled",
+        "`train.torch_compile` hands a torch-native layer to torch's compiler as one piece. Transformer Engine has "
+        "kernels of its own, and what talks to other ranks, chooses experts or is recorded in the midst of a layer "
+        "cuts it.",
+    ),
     "SFTC431": (
         "rows that do not suit the task",
         "Supervised fine-tuning reads conversations, pretraining reads text; a column is read only by its own format.",

@@ -273,6 +273,14 @@ _ROWS: dict[str, tuple[str, str]] = {
         "train:\n  fused_linear_cross_entropy: true\nmegatron:\n  args:\n    cross_entropy_loss_fusion: true\n",
         "train:\n  fused_linear_cross_entropy: true\n",
     ),
+    "SFTC428": (
+        "train:\n  optimizer: sgd\n  fused_adam: true\n",
+        "train:\n  optimizer: adam\n  fused_adam: true\n",
+    ),
+    "SFTC429": (
+        "model:\n  transformer_impl: transformer_engine\ntrain:\n  torch_compile: true\n",
+        "model:\n  transformer_impl: local\ntrain:\n  torch_compile: true\n",
+    ),
     "SFTC431": (
         "data:\n  format: text\n",
         "data:\n  format: messages\n",

@@ -125,14 +125,16 @@ def attend(
     """Causal attention; the last query is aligned with the last key. [s, b, heads, d] x [t, b, groups, d], s <= t."""
     q, k, v = by_heads([tensor.permute(1, 2, 0, 3) for tensor in (query, key, value)])
     queries, keys = q.shape[2], k.shape[2]
-    mask = None
-    if queries not in (1, keys):  # the last query alone sees everything
+    mask, is_causal = None, False
+    if queries == keys:  # a branch: torch's compiler may know lengths as symbols, and the kernel takes no such answer
+        is_causal = True
+    elif queries != 1:  # the last query alone sees everything
         mask = torch.ones(queries, keys, dtype=torch.bool, device=q.device).tril(keys - queries)
     if mask is not None or (q.is_cuda and q.element_size() > 2):
         # no CUDA kernel takes grouped queries with a mask or in float32; torch would build the whole score matrix
         k, v = (tensor.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for tensor in (k, v))
     out = F.scaled_dot_product_attention(
-        q, k, v, mask, dropout, is_causal=queries == keys, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+        q, k, v, mask, dropout, is_causal=is_causal, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
     )
     return out.permute(2, 0, 1, 3)
 

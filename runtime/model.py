@@ -1,11 +1,46 @@
-"""What the layers are made of."""
+"""What is ours in a model: the make of its layers, its first weights, its adapters."""
 
 from dataclasses import replace
 from typing import Any
 
-from .attention import TorchAttention
+from .bundle import Bundle
+from .checkpoint.start import Start
 from .errors import UserError
-from .norms import norm_for
+from .lora.settings import Settings as Lora
+from .megatron import Adapt, FirstWeights, Model
+
+
+def model_of(bundle: Bundle, begun: Start | None, *, compiled: bool = False) -> Model:
+    """begun: the start whose weights the model begins with; None if a checkpoint holds all of them. compiled: layers
+    that train go through torch's compiler.
+    """
+    return Model(
+        layer_spec=layer_spec if bundle.value("model.transformer_impl") == "local" else None,
+        first_weights=None if begun is None else _first_weights(bundle, begun),
+        adapt=None if begun is None else _adapting(bundle, begun),
+        variable_lengths=bundle.value("data.padding") == "longest",
+        fused_loss=bundle.value("train.fused_linear_cross_entropy", False),
+        compiled=compiled,
+        packed=bool(bundle.value("data.packing", False)),
+    )
+
+
+def _first_weights(bundle: Bundle, begun: Start) -> FirstWeights | None:
+    if begun.weights is None:
+        return None
+    from .hf.check import open_model
+    from .hf.load import loader
+
+    return loader(open_model(begun.weights, bundle.value))
+
+
+def _adapting(bundle: Bundle, begun: Start) -> Adapt | None:
+    lora = Lora.of(bundle.value)
+    if lora is None:
+        return None
+    from .lora.start import adapting
+
+    return adapting(lora, begun.checkpoint)
 
 
 def layer_spec(transformer: Any, vp_stage: int | None = None) -> Any:
@@ -14,6 +49,8 @@ def layer_spec(transformer: Any, vp_stage: int | None = None) -> Any:
     transformer: Megatron's TransformerConfig, which says what layers this pipeline stage builds.
     """
     from megatron.core.models.gpt.gpt_layer_specs import get_gpt_decoder_block_spec
+
+    from .norms import norm_for
 
     if transformer.window_size is not None or transformer.softmax_type != "vanilla":
         raise UserError(
@@ -30,6 +67,8 @@ def layer_spec(transformer: Any, vp_stage: int | None = None) -> Any:
 
 def _torch_native(layer: Any, norm: Any, transformer: Any) -> Any:
     from megatron.core.transformer.identity_op import IdentityOp
+
+    from .attention import TorchAttention
 
     attention = layer.submodules.self_attention
     changes: dict[str, Any] = {"core_attention": TorchAttention}

@@ -20,8 +20,9 @@ class RMSNorm(torch.nn.RMSNorm):
         _mark(self, config)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        # a GPU has a kernel for it, and for narrower types torch's own goes through float32
-        if x.is_cpu and x.dtype == self.weight.dtype == torch.float32 and self.eps is not None:
+        # a GPU has a kernel for it, torch's compiler makes one, and for narrower types torch's goes through float32
+        in_float32 = x.is_cpu and x.dtype == self.weight.dtype == torch.float32
+        if in_float32 and self.eps is not None and not torch.compiler.is_compiling():
             return rms_norm(x, self.weight, self.eps)
         return super().forward(x)
 

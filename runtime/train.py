@@ -13,11 +13,12 @@ from .answers.settings import Settings
 from .answers.shown import few
 from .bundle import Bundle, read_bundle
 from .checkpoint.keep import prune
-from .checkpoint.start import Start, claim, decide, origin, other_data
+from .checkpoint.start import claim, decide, origin, other_data
 from .device import Device, choose, require_memory
 from .errors import UserError
 from .launch import arguments_of, evaluation, length
 from .lora.settings import Settings as Lora
+from .model import model_of
 from .pointer import read_pointer
 from .progress import Progress
 from .record import RunRecord, keep_build
@@ -35,7 +36,8 @@ def run(build_dir: Path) -> None:
     megatron.require_layers(bundle.value("model.transformer_impl"))
     megatron.require_extension(limit := bundle.value("launch.max_inprocess_restarts", 0))
     if limit:
-        _ready(bundle.value("launch.device"), bundle.value("launch.hardware"))  # before Megatron is imported
+        compiled = bool(bundle.value("train.torch_compile", False))
+        _ready(bundle.value("launch.device"), bundle.value("launch.hardware"), compiled)  # before Megatron is imported
         arguments = bundle.path / "megatron.args"
         finish = megatron.restarting(partial(_attempt, bundle, version), limit=limit, arguments=arguments)
     else:
@@ -76,11 +78,14 @@ def _attempt(bundle: Bundle, version: str, attempt: megatron.Attempt) -> Callabl
     if validation.line:
         say(validation.line)
 
-    device = _ready(bundle.value("launch.device"), bundle.value("launch.hardware"))
+    compiled = bool(bundle.value("train.torch_compile", False))
+    device = _ready(bundle.value("launch.device"), bundle.value("launch.hardware"), compiled)
     where = f"{world_size} {'rank' if world_size == 1 else 'ranks'} on {device}"
     if device == "cpu" and bundle.value("launch.device") == "auto":
         where += ", because torch finds no GPU here (`launch.device: auto`)"
     say(f"Megatron {version}: {where}; setting up takes some seconds")
+    if compiled:
+        say("layers are compiled by torch: the first iterations take longer (`train.torch_compile`)")
     arguments = arguments_of(bundle, start, device, whole, validation)
 
     def pruned() -> None:
@@ -114,15 +119,14 @@ def _attempt(bundle: Bundle, version: str, attempt: megatron.Attempt) -> Callabl
         iteration = megatron.train(
             arguments,
             step,
-            layers_of(bundle),
+            model_of(bundle, begun, compiled=compiled),
             observer,
-            first_weights_of(bundle, begun),
-            adapt=adapting_of(bundle, begun),
-            variable_lengths=bundle.value("data.padding") == "longest",
-            fused_loss=bundle.value("train.fused_linear_cross_entropy"),
+            fused_adam=bundle.value("train.fused_adam", False),
             asking=asking,
             store=attempt.store,
         )
+        if compiled:
+            say(megatron.compilations())
         outcome = "complete" if iteration >= whole.iterations else "stopped"
         reached = iteration
         why = process.requested() or megatron.stopped_by() if outcome == "stopped" else None
@@ -158,7 +162,7 @@ def _finish(bundle: Bundle, iteration: int, reports: bool, say: Callable[[str], 
 
 
 @cache
-def _ready(asked: str, hardware: str | None) -> Device:
+def _ready(asked: str, hardware: str | None, compiled: bool) -> Device:
     """The device of this process. At a second look torch would take the CPU's stand-ins for a GPU."""
     device = choose(asked)
     if device == "cuda":
@@ -167,6 +171,8 @@ def _ready(asked: str, hardware: str | None) -> Device:
         from . import cpu
 
         cpu.activate()
+        if compiled:
+            cpu.let_compile()
     return device
 
 
@@ -179,31 +185,6 @@ def import_step(path: Path) -> ModuleType:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
-
-
-def layers_of(bundle: Bundle) -> megatron.LayerSpec | None:
-    from .model import layer_spec
-
-    return layer_spec if bundle.value("model.transformer_impl") == "local" else None
-
-
-def first_weights_of(bundle: Bundle, start: Start) -> megatron.FirstWeights | None:
-    if start.weights is None:
-        return None
-    from .hf.check import open_model
-    from .hf.load import loader
-
-    return loader(open_model(start.weights, bundle.value))
-
-
-def adapting_of(bundle: Bundle, origin: Start) -> megatron.Adapt | None:
-    """None without LoRA. `origin` is the start whose weights the model begins with."""
-    lora = Lora.of(bundle.value)
-    if lora is None:
-        return None
-    from .lora.start import adapting
-
-    return adapting(lora, origin.checkpoint)
 
 
 def _asking(bundle: Bundle, settings: Settings | None, run_path: Path, reports: bool) -> megatron.Asking:

@@ -97,14 +97,15 @@ def optimizer_bytes(sizes: Sizes, stage: Stage) -> int:
 
 
 def step_workspace(sizes: Sizes, stage: Stage) -> int:
-    """torch's AdamW makes the root of all second moments at once (`foreach`), unsharded fp16 also float32 gradients.
+    """torch's AdamW makes the root of all second moments at once (`foreach`), unless it is fused; for unsharded fp16
+    there are float32 gradients besides.
 
     Transformer Engine's fused optimizer makes neither copy; on a CPU torch goes parameter by parameter.
     """
     if sizes.on_cpu or not sizes.is_native:
         return 0
     dense, experts = _shards(sizes, stage)
-    return (dense + experts) * (4 + (4 if sizes.gradient == 2 else 0))
+    return (dense + experts) * ((0 if sizes.fused_adam else 4) + (4 if sizes.gradient == 2 else 0))
 
 
 def moments(sizes: Sizes, stage: Stage) -> list[Moment]:

@@ -78,6 +78,7 @@ class Sizes:
     is_packed: bool
     is_rms: bool
     fused_loss: bool
+    fused_adam: bool
     trains_head: bool
     copies_queries: bool
     has_qk_norm: bool
@@ -158,6 +159,7 @@ def sizes_of(plan: Plan) -> Sizes:
         is_packed=plan["data.packing"],
         is_rms=plan["model.normalization"] == "RMSNorm",
         fused_loss=plan["train.fused_linear_cross_entropy"],
+        fused_adam=plan["train.fused_adam"],
         trains_head=plan["lora.rank"] is None,
         copies_queries=heads > groups and not latent,
         has_qk_norm=plan["model.qk_layernorm"],

@@ -1,6 +1,7 @@
 """Batch sizes, the learning-rate schedule, recomputation and how the loss is computed."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from ..diagnostics import Diagnostic
 from ..options import option_defaults
@@ -18,6 +19,32 @@ LOOKS_AT_LOGITS = (
     "fp16_lm_cross_entropy",
     "use_megatron_fsdp",
     "use_mup",
+    "use_torch_fsdp2",
+)
+FUSED_ADAM, OPTIMIZER, LAYERS = "train.fused_adam", "train.optimizer", "model.transformer_impl"
+# Options of Megatron that bring an optimizer of their own, or want another AdamW than torch's.
+OTHER_STEPS = ("optimizer_cpu_offload", "use_megatron_fsdp", "use_precision_aware_optimizer", "use_torch_fsdp2")
+COMPILED, TP, CP = "train.torch_compile", "parallel.tensor_model_parallel_size", "parallel.context_parallel_size"
+# What cuts a layer into pieces where the compiler would make one of it: with the values at which it does not.
+CUTS: tuple[tuple[str, tuple[Any, ...]], ...] = (
+    (LAYERS, ("local",)),
+    (TP, (1,)),
+    (CP, (1,)),
+    ("model.num_experts", (None,)),
+    ("model.attention_dropout", (0,)),
+    ("lora.dropout", (None, 0)),
+    ("train.gradient_accumulation_fusion", (False,)),
+    ("train.recompute_granularity", (None, "full")),
+)
+# Options of Megatron that record a layer, move its tensors away, or make it of other parts.
+OTHER_LAYERS = (
+    "cpu_offloading",
+    "cuda_graph_impl",
+    "enable_cuda_graph",
+    "external_cuda_graph",
+    "fine_grained_activation_offloading",
+    "multi_latent_attention",
+    "use_megatron_fsdp",
     "use_torch_fsdp2",
 )
 WARMUP, SHARE, DECAY = "train.lr_warmup_iters", "train.lr_warmup_fraction", "train.lr_decay_iters"
@@ -97,4 +124,33 @@ def fused_loss(context: Context) -> Iterator[Diagnostic]:
             yield context.error("SFTC427", f"megatron.args.{dest}", message, also=(FUSED,), help="leave one out")
 
 
-RULES = (length, batch, warmup, decay, final_rate, recompute, fused_loss)
+def fused_adam(context: Context) -> Iterator[Diagnostic]:
+    if not context[FUSED_ADAM]:
+        return
+    if context[OPTIMIZER] != "adam":
+        message = f"`fused_adam` is a step of adam, and `{OPTIMIZER}` is {context[OPTIMIZER]}"
+        yield context.error("SFTC428", FUSED_ADAM, message, also=(OPTIMIZER,), help="leave one out")
+    if context[LAYERS] != "local":
+        message = "the AdamW of Transformer Engine is fused already"
+        yield context.error("SFTC428", FUSED_ADAM, message, also=(LAYERS,), help="leave `fused_adam` out")
+    for dest in OTHER_STEPS:
+        if raw_option(context.plan, dest):
+            message = f"`--{dest.replace('_', '-')}` does not go together with `fused_adam`"
+            yield context.error("SFTC428", f"megatron.args.{dest}", message, also=(FUSED_ADAM,), help="leave one out")
+
+
+def compiled_layers(context: Context) -> Iterator[Diagnostic]:
+    if not context[COMPILED]:
+        return
+    for key, usual in CUTS:
+        if context[key] not in usual:
+            message = f"layers are not compiled with `{key}` of {context[key]}"
+            yield context.error("SFTC429", COMPILED, message, also=(key,), help="leave `torch_compile` out")
+    usual_options = option_defaults(context["megatron.target"])
+    for dest in OTHER_LAYERS:
+        if raw_option(context.plan, dest) not in (usual_options.get(dest), None, False, 0, "none"):
+            message = f"`--{dest.replace('_', '-')}` does not go together with `torch_compile`"
+            yield context.error("SFTC429", f"megatron.args.{dest}", message, also=(COMPILED,), help="leave one out")
+
+
+RULES = (length, batch, warmup, decay, final_rate, recompute, fused_loss, fused_adam, compiled_layers)

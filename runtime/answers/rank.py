@@ -19,7 +19,8 @@ from ..errors import UserError
 from ..hooks import require_apart
 from ..launch import Evaluation as Iterations
 from ..launch import Length, arguments_of
-from ..train import adapting_of, first_weights_of, import_step, layers_of
+from ..model import model_of
+from ..train import import_step
 from .answer import Evaluated
 from .evaluate import Evaluation
 from .job import RESULT, Job, copies
@@ -65,12 +66,8 @@ def run(path: Path) -> None:
     megatron.train(
         _arguments(job, bundle, device, begun, batch, samples),
         step,
-        layers_of(bundle),
+        model_of(bundle, begun),
         result,
-        None if begun is None else first_weights_of(bundle, begun),
-        adapt=None if begun is None else adapting_of(bundle, begun),
-        variable_lengths=bundle.value("data.padding") == "longest",
-        fused_loss=bundle.value("train.fused_linear_cross_entropy", False),
         asking=megatron.Asking(ask=evaluation),
     )
     if reports:

@@ -2,9 +2,10 @@
 
 from .arguments import parse, read_argument_file, require_layers, require_target
 from .board import write_scores
+from .compiled import summary as compilations
 from .inprocess import Attempt, hide_old_saving, is_interruption, require_extension, restarting
 from .loading import load_weights
-from .model import Adapt, FirstWeights, LayerSpec
+from .model import Adapt, FirstWeights, Model
 from .news import Asking, Flops, Observer, Step
 from .parameters import Slot
 from .stopping import reason as stopped_by
@@ -18,10 +19,11 @@ __all__ = [
     "Attempt",
     "FirstWeights",
     "Flops",
-    "LayerSpec",
+    "Model",
     "Observer",
     "Slot",
     "Step",
+    "compilations",
     "is_interruption",
     "load_weights",
     "parse",

@@ -76,9 +76,8 @@ def restarting[T](attempt: Callable[[Attempt], T], *, limit: int, arguments: Pat
     arguments: the argument file, with the time limits. Raises what ended the last attempt: on the rank that failed
     first its own error, on the others that rank's words. A UserError on any rank makes an attempt the last one.
     """
-    from torch.distributed import distributed_c10d
-
-    meeting, _, _ = next(distributed_c10d.rendezvous("env://"))
+    distributed: Any = importlib.import_module("torch.distributed")
+    meeting, _, _ = next(distributed.rendezvous("env://"))
     failures = _Failures(meeting, int(os.environ.get("RANK", "0")))
     options = _options(arguments)
     # A rank that hangs may keep the others, and the extension itself, for longer than that.
@@ -93,7 +92,7 @@ def restarting[T](attempt: Callable[[Attempt], T], *, limit: int, arguments: Pat
             raise _Leave
         try:
             with _connections():
-                store = distributed_c10d.PrefixStore(f"sftc/{number}", meeting)
+                store = distributed.PrefixStore(f"sftc/{number}", meeting)
                 return attempt(Attempt(number=number, why=failures.why(number - 1), store=store))
         except Exception as error:
             patience.begin()
@@ -104,6 +103,7 @@ def restarting[T](attempt: Callable[[Attempt], T], *, limit: int, arguments: Pat
             raise
         finally:
             process.end_helpers()
+            _forget_graphs()
         raise RuntimeError("as told")  # without the frames of the attempt: they hold the model
 
     one.__annotations__["wrapper"] = importlib.import_module(f"{MODULE}.inprocess").CallWrapper
@@ -124,6 +124,12 @@ def restarting[T](attempt: Callable[[Attempt], T], *, limit: int, arguments: Pat
         patience.end()
         os.dup2(terminal, 2)
         os.close(terminal)
+
+
+def _forget_graphs() -> None:
+    """What torch's compiler has made of the layers of an attempt is of no use to another."""
+    if (dynamo := sys.modules.get("torch._dynamo")) is not None:
+        dynamo.reset()
 
 
 class _Patience:

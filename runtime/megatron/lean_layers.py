@@ -5,6 +5,7 @@ from functools import wraps
 from typing import Any
 
 import torch.nn.functional as F
+from torch.compiler import is_compiling
 
 from .. import lean
 
@@ -20,7 +21,7 @@ def use_lean_layers() -> None:
     @wraps(forward)
     def gated(self: Any, hidden_states: Any, per_token_scale: Any = None, **kwargs: Any) -> Any:
         """Megatron adds an offset of zero to one half, and autograd joins the gradients of both by a copy."""
-        if per_token_scale is not None or not _is_swiglu(self.config):
+        if per_token_scale is not None or not _is_swiglu(self.config) or is_compiling():
             return forward(self, hidden_states, per_token_scale, **kwargs)
         inner, bias = self.linear_fc1(hidden_states)
         return self.linear_fc2(lean.swiglu(inner if bias is None else inner + bias))
@@ -28,7 +29,7 @@ def use_lean_layers() -> None:
     @wraps(rotate)
     def rotated(heads: Any, angles: Any, *args: Any, mscale: float = 1.0, **layout: Any) -> Any:
         """Megatron makes a rotated copy, adds it, and copies the sum beside the part that is not rotated."""
-        if args or any(layout.values()) or heads.shape[-1] != angles.shape[-1]:
+        if args or any(layout.values()) or heads.shape[-1] != angles.shape[-1] or is_compiling():
             return rotate(heads, angles, *args, mscale=mscale, **layout)
         cos, sin = ((wave * mscale).to(heads.dtype) for wave in (angles.cos(), angles.sin()))
         return lean.rotate(heads, cos, sin)

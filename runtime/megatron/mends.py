@@ -95,6 +95,32 @@ def _adopt_rates(current: Sequence[dict[str, Any]], saved: Sequence[dict[str, An
             group["max_lr"], group["min_lr"] = next(iter(rates[0]))
 
 
+def mend_adam(fused: bool) -> None:
+    """Let torch's AdamW step all parameters in one kernel if `fused`, and as torch chooses if not.
+
+    Megatron takes it where TE and Apex are missing, and passes no such choice on. And a checkpoint brings the parameter
+    groups of the run that wrote it, with its choice: a run that goes on from it would step as that one did.
+    """
+    from torch.optim import Adam, AdamW
+
+    cls: Any = importlib.import_module("megatron.core.optimizer.optimizer").MegatronOptimizer
+    init = cls.__init__
+    own = {"fused": True, "foreach": False} if fused else {"fused": None, "foreach": None}
+
+    def keep(_: Any, state: dict[str, Any]) -> dict[str, Any]:
+        return {**state, "param_groups": [{**group, **own} for group in state["param_groups"]]}
+
+    @wraps(init)
+    def initialized(self: Any, optimizer: Any, *args: Any, **kwargs: Any) -> None:
+        if isinstance(optimizer, Adam | AdamW):
+            for group in (optimizer.defaults, *optimizer.param_groups):
+                group.update(own)
+            optimizer.register_load_state_dict_pre_hook(keep)
+        init(self, optimizer, *args, **kwargs)
+
+    cls.__init__ = initialized
+
+
 def mend_tracker() -> None:
     """Let the file that names the newest checkpoint change at once.
 

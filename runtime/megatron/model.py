@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .compiled import compile_layers
 from .head import fuse_loss
 from .parameters import Slot, slots
 
@@ -20,7 +21,7 @@ class Model:
     Megatron's own choice. first_weights: what fills the parameters of this rank once they are built, before DDP and
     the optimizer copy them; None for Megatron's random weights. adapt: what then makes the model chunks train something
     else than all their weights. variable_lengths: micro-batches differ in length. fused_loss: losses are computed
-    without the logits of all tokens.
+    without the logits of all tokens. compiled: layers go through torch's compiler. packed: rows share samples.
     """
 
     layer_spec: LayerSpec | None
@@ -28,6 +29,8 @@ class Model:
     adapt: Adapt | None
     variable_lengths: bool
     fused_loss: bool = False
+    compiled: bool = False
+    packed: bool = False
 
     def tells_lengths(self, args: Any) -> bool:
         """Whether pipeline stages tell each other the length of each micro-batch; no option of Megatron's."""
@@ -43,3 +46,5 @@ class Model:
             for chunk in chunks:
                 if chunk.post_process:
                     fuse_loss(chunk)
+        if self.compiled:
+            compile_layers(chunks, packed=self.packed)

@@ -13,6 +13,7 @@ from .background import mend_async_worker, mend_save_helper
 from .lines import LINES, require_signature
 from .loading import watch_loading
 from .mends import (
+    mend_adam,
     mend_distributed_optimizer,
     mend_gradient_norm,
     mend_learning_rate,
@@ -22,7 +23,7 @@ from .mends import (
     mend_tracker,
     skip_compilation,
 )
-from .model import Adapt, FirstWeights, LayerSpec, Model
+from .model import Model
 from .news import Asking, News, Observer
 from .stopping import OPTIONS, listen
 from .wrapping import unwrap_functions
@@ -31,42 +32,29 @@ from .wrapping import unwrap_functions
 def train(
     arguments: Sequence[str],
     step: ModuleType,
-    layer_spec: LayerSpec | None,
+    model: Model,
     observer: Observer,
-    first_weights: FirstWeights | None = None,
     *,
-    adapt: Adapt | None = None,
-    variable_lengths: bool = False,
-    fused_loss: bool = False,
+    fused_adam: bool = False,
     asking: Asking | None = None,
     store: Any = None,
 ) -> int:
     """Run Megatron's pretrain() to its end and return the last iteration.
 
-    step: the generated module, with `forward_step` and `train_valid_test_datasets_provider`; layer_spec: what the
-    layers are made of, None for Megatron's own choice; first_weights: what fills the parameters of this rank once they
-    are built, None for Megatron's random weights; adapt: what then makes the model chunks of this rank train something
-    else than all their weights; variable_lengths: micro-batches differ in length, which pipeline stages then tell each
-    other; fused_loss: losses are computed without the logits of all tokens; asking: what an evaluation does besides;
-    store: where the ranks meet, None for the environment's.
+    step: the generated module, with `forward_step` and `train_valid_test_datasets_provider`; model: what is ours in the
+    model; fused_adam: torch's AdamW steps in one kernel, where Megatron takes it; asking: what an evaluation does
+    besides; store: where the ranks meet, None for the environment's.
     """
     started = epoch_seconds()
     training = importlib.import_module("megatron.training.training")
     import torch
     from megatron.core.enums import ModelType
 
-    _mend()
+    _mend(fused_adam)
     unwrap_functions()
     mend_random_state(training)
     listen()
     args = parse([*arguments, *OPTIONS])
-    model = Model(
-        layer_spec=layer_spec,
-        first_weights=first_weights,
-        adapt=adapt,
-        variable_lengths=variable_lengths,
-        fused_loss=fused_loss,
-    )
     line = release_line()
     news = News(args, observer, asking or Asking())
     news.listen(training)
@@ -97,11 +85,12 @@ def train(
 
 
 @cache
-def _mend() -> None:
+def _mend(fused_adam: bool) -> None:
     """Once in a process, however often it begins."""
     skip_compilation()
     mend_distributed_optimizer()
     mend_learning_rate()
+    mend_adam(fused_adam)
     mend_save_helper()
     mend_async_worker()
     mend_tracker()

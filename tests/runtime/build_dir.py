@@ -24,6 +24,8 @@ VALUES: dict[str, dict[str, Any]] = {
         "seq_length": 32,
         "lr": 0.002,
         "fused_linear_cross_entropy": False,
+        "fused_adam": False,
+        "torch_compile": False,
     },
     "lora": {"rank": None},
     "hooks": {"datasets_provider": None},

@@ -1,5 +1,6 @@
 """The small pieces that generated code and Megatron call: loss, slices, attention, norms, the argument file."""
 
+from copy import deepcopy
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,8 @@ from sftc.runtime.megatron import read_argument_file, require_layers, require_ta
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
+
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from sftc.runtime.cpu import STAND_INS, OnCpu, activate, on_cpu  # noqa: E402
 from sftc.runtime.device import choose, require_memory  # noqa: E402
@@ -270,6 +273,64 @@ def test_a_continued_run_trains_at_its_own_learning_rate() -> None:
     own_rates = [{"max_lr": 0.5, "wd_mult": 1.0, "params": []}, {"max_lr": 0.7, "wd_mult": 1.0, "params": []}]
     with pytest.raises(ValueError, match="Could not find parameter group"):
         MegatronOptimizer._filter_and_reorder_param_groups(own_rates, saved)
+
+
+class Counting(TorchDispatchMode):
+    """Counts torch's kernels, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: dict[str, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        self.calls[name] = self.calls.get(name, 0) + 1
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_step_of_adam_is_one_kernel_if_the_recipe_says_so(fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after a checkpoint of a run that stepped in the other way: its groups bring that run's choice."""
+    pytest.importorskip("megatron.core")
+    from megatron.core.optimizer.optimizer import FP32Optimizer, MegatronOptimizer
+
+    from sftc.runtime.megatron.mends import mend_adam
+
+    monkeypatch.setattr(MegatronOptimizer, "__init__", MegatronOptimizer.__init__)  # put back afterwards
+    mend_adam(fused)
+    weights = [torch.nn.Parameter(torch.ones(3)) for _ in range(4)]
+    config = SimpleNamespace(use_precision_aware_optimizer=False)
+    with OnCpu():
+        ours = FP32Optimizer(torch.optim.AdamW(weights, lr=0.1), config, None).optimizer
+    other = torch.optim.AdamW([torch.nn.Parameter(torch.ones(3)) for _ in range(4)], lr=0.1, fused=not fused)
+    for _ in range(2):
+        for weight in (*weights, *other.param_groups[0]["params"]):
+            weight.grad = torch.ones(3)
+        with Counting() as kernels:
+            ours.step()
+        assert kernels.calls.get("_fused_adamw_", 0) == fused
+        other.step()
+        ours.load_state_dict(deepcopy(other.state_dict()))
+    assert [state["step"].item() for state in ours.state.values()] == [2] * 4
+
+
+def test_a_layer_is_compiled_while_it_trains_and_for_strides_of_one_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiler is a fake: it returns what it was called with. That layers are compiled is seen in test_speed.py."""
+    from sftc.runtime.megatron.compiled import _compile, in_order
+
+    def fake(method: Any, **_: Any) -> Any:
+        return lambda hidden_states: (method, hidden_states.stride())
+
+    monkeypatch.setattr(torch, "compile", fake)
+    layer: Any = torch.nn.Identity()
+    layer.forward = eager = lambda hidden_states: hidden_states
+    _compile(layer, "forward")
+    embedded = torch.arange(24.0).view(2, 3, 4).transpose(0, 1)  # [s, b, h] as it comes from the embedding
+    assert layer(hidden_states=embedded) == (eager, (8, 4, 1))
+    assert layer.eval()(hidden_states=embedded) is embedded
+    assert torch.equal(in_order(embedded), embedded)
+    alone = embedded[:, :1]  # one row, whose stride is of no use
+    assert in_order(alone).stride() == in_order(alone.contiguous()).stride() == (4, 4, 1)
 
 
 def test_norms_of_queries_and_keys_that_torch_has_already_are_kept() -> None:

@@ -244,6 +244,7 @@ def test_the_optimizer_may_need_more_than_the_backward_pass(tmp_path: Path) -> N
     assert (found.activations, found.workspace) == (0, 4 * 6_738_415_616)
     fused = {**LLAMA_2_7B, "transformer_impl": "transformer_engine"}
     assert not estimated(tmp_path, fused, train={"seq_length": 16}).fullest.at_step
+    assert not estimated(tmp_path, LLAMA_2_7B, train={"seq_length": 16, "fused_adam": True}).fullest.at_step
 
 
 def test_checkpoints(tmp_path: Path) -> None:
