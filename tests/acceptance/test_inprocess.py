@@ -41,7 +41,7 @@ calls = []
 
 def loss(losses, loss_mask, batch):
     calls.append(1)
-    models = sum(isinstance(found, GPTModel) for found in gc.get_objects())
+    models = sum(type(found) is GPTModel for found in gc.get_objects())
     print(f"seen {os.environ['RANK']}: process {os.getpid()}, models {models}", flush=True)
     if f"{os.environ['RANK']}:{len(calls)}" in os.environ.get("FAILS", "").split():
         if os.environ["PLANTED"] == "mistake":
