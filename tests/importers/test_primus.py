@@ -122,6 +122,21 @@ def test_adapters_without_a_rank_are_asked_for_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("lines", "alpha"),
+    [
+        ("  dim: 8", "alpha: 32"),
+        ("  dim: 8\n  alpha: 16", "alpha: 16"),
+        ("  dim: 32", None),  # where no line is needed
+        ("  dim: 8\n  enabled: false", None),
+    ],
+)
+def test_an_alpha_that_is_not_said_is_that_of_the_source(tmp_path: Path, lines: str, alpha: str | None) -> None:
+    """Which is no share of the rank, as it is here."""
+    said = values(imported(experiment(tmp_path, f"stage: sft\nlora:\n{lines}")))
+    assert alpha in said if alpha else "alpha" not in said
+
+
+@pytest.mark.parametrize(
     ("line", "key", "value"),
     [
         ("learning_rate: 1.0e-5", "train.lr", "lr: 1.0e-5"),
