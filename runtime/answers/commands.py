@@ -171,6 +171,8 @@ def _store(asked: Asked, bundle: Bundle, root: Path) -> tuple[Path, str]:
         if "valid" not in summary["splits"]:
             raise UserError(f"`{asked.run_path}` has no validation rows", help="name rows with --data")
         return store.absolute(), "the validation data"
+    if not asked.data.exists():
+        raise UserError(f"there is no `{asked.data}`", help="--data names a file of rows, or a directory of such files")
     rows = str(asked.data.absolute())
     counter = Counter("preparing data")
     before = Path.cwd()
@@ -184,12 +186,21 @@ def _store(asked: Asked, bundle: Bundle, root: Path) -> tuple[Path, str]:
             valid_fraction=None,
         )
         prepared = prepare(settings, counter, say)
+    except UserError as error:
+        raise _of_rows(error, asked.data) from None
     finally:
         counter.close()
         os.chdir(before)
     for notice in prepared.notices:
         say(notice)
     return (root / prepared.store).absolute(), f"`{asked.data}`"
+
+
+def _of_rows(error: UserError, data: Path) -> UserError:
+    """Keys of the recipe are no remedy: rows are read as the run's own were, whatever its recipe says by now."""
+    if "`data.on_" not in (error.help or ""):
+        return error
+    return UserError(error.message, f"`{data}` is read as the rows of the run were: mend them, or leave them out of it")
 
 
 def _run_ranks(job: Path, ranks: int, output: Path) -> None:
