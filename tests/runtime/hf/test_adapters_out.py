@@ -89,6 +89,7 @@ def test_peft_computes_what_megatron_does_with_adapters(ran: Path, name: str, tm
     base = ran / "models" / (JOBS[name].model if name in JOBS else "llama3")
     config = json.loads((tmp_path / "out/adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == (str(base) if name in JOBS else None)
+    assert "library_name: peft\n" in (tmp_path / "out/README.md").read_text()
     model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, attn_implementation="eager")
     model = peft.PeftModel.from_pretrained(model, str(tmp_path / "out")).eval()
     with torch.no_grad():
