@@ -66,7 +66,14 @@ def first(bundle: Bundle) -> Start:
     if given is None:
         raise UserError(
             f"`model.load: {load}` holds no Megatron checkpoint (no `latest_checkpointed_iteration.txt` there)",
-            help=f"paths are relative to the directory that launch.sh works in, here `{Path.cwd()}`",
+            help=f"it is a Hugging Face model: write `load: {HUGGING_FACE}{load}`"
+            if (Path(load) / "config.json").is_file()
+            else f"paths are relative to the directory that launch.sh works in, here `{Path.cwd()}`",
+        )
+    if given.is_of_adapters:
+        raise UserError(
+            f"`model.load: {load}` holds adapters of LoRA, and not the weights that they were trained beside",
+            help=f"merge the two with `sftc export RUN -o DIR`, and write `load: {HUGGING_FACE}DIR`",
         )
     if bundle.value("checkpoint.finetune"):
         line = f"starting from the weights in `{load}`, at iteration 0"

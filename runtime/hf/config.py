@@ -34,6 +34,12 @@ def read_config(directory: Path) -> tuple[dict[str, Any], Family]:
             f"there is no directory `{directory}`, which `model.load` names",
             help=f"paths are relative to the directory that launch.sh works in, here `{Path.cwd()}`",
         )
+    if (directory / "adapter_config.json").is_file() and not (directory / FILE).is_file():
+        raise UserError(
+            f"`{directory}`, which `model.load` names, holds adapters and no model",
+            help="name the model that they were trained beside, or one that they are merged into: `sftc export` writes "
+            "it, and so does `merge_and_unload` of peft with `save_pretrained`",
+        )
     config = read_json(directory / FILE)
     return config, family_of(config, directory / FILE)
 

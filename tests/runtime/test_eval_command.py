@@ -102,9 +102,7 @@ def test_rows_of_a_file_are_no_matter_of_the_recipe(
     assert run(data=Path(__file__)) is None
     ours = f"`{__file__}` is read as the rows of the run were: mend them, or leave them out of it"
     said = ours if "rows" in help else help
-    assert capsys.readouterr().err.endswith(
-        f"error: 2 of 5 rows cannot be used\nhelp: {said}\n"
-    )
+    assert capsys.readouterr().err.endswith(f"error: 2 of 5 rows cannot be used\nhelp: {said}\n")
 
 
 def settings(values: Mapping[str, Any], **own: Any) -> Settings:

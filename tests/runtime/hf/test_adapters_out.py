@@ -21,6 +21,7 @@ from jobs import Job, compile_job, kept_logits, require_success, run_jobs  # noq
 from safetensors.torch import load_file, save_file  # noqa: E402
 from tiny_models import VOCAB, logits, read_all, save  # noqa: E402
 
+from sftc.runtime.checkpoint.tracker import find_checkpoint  # noqa: E402
 from sftc.runtime.errors import UserError  # noqa: E402
 from sftc.runtime.hf.export import Export, export  # noqa: E402
 
@@ -122,6 +123,14 @@ def test_adapters_of_experts_are_merged_only(ran: Path, name: str, tmp_path: Pat
         export(Export(run_path=place_of(ran, name) / "runs/hf", adapter=True), tmp_path / "out")
     assert "without --adapter" in str(caught.value.help)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_says_whether_it_is_of_adapters(ran: Path) -> None:
+    adapted, plain = (find_checkpoint(place_of(ran, name) / "runs/hf/checkpoints") for name in ("one process", "plain"))
+    assert adapted is not None
+    assert adapted.is_of_adapters
+    assert plain is not None
+    assert not plain.is_of_adapters
 
 
 def test_a_run_of_all_weights_has_no_adapter(ran: Path, tmp_path: Path) -> None:
