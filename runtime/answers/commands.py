@@ -198,7 +198,7 @@ def _store(asked: Asked, bundle: Bundle, root: Path) -> tuple[Path, str]:
 
 def _of_rows(error: UserError, data: Path) -> UserError:
     """Keys of the recipe are no remedy: rows are read as the run's own were, whatever its recipe says by now."""
-    if "`data.on_" not in (error.help or ""):
+    if "`data." not in (error.help or ""):
         return error
     return UserError(error.message, f"`{data}` is read as the rows of the run were: mend them, or leave them out of it")
 
