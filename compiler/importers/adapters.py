@@ -11,7 +11,7 @@ KEYS = {
     "lora.target_modules": "lora.targets",
 }
 # What is so in every run of sftc's, and the setting that asks for it.
-SAME = {"lora.dropout_position": "pre", "lora.lora_B_init_method": "zero"}
+SAME = {"lora.dropout_position": "pre", "lora.lora_A_init_method": "kaiming", "lora.lora_B_init_method": "zero"}
 # The class of adapters in Primus and in Megatron-Bridge has this, whatever the rank; alpha is the rank here.
 ALPHA = 32
 NOT_SAID = "Megatron-Bridge takes rank, alpha and targets from its recipe of the model"
