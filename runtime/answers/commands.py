@@ -23,6 +23,7 @@ from ..progress import Counter, say
 from ..record import FILE as RECORD
 from ..record import packages, packages_of
 from .answer import FILE
+from .exact import compiled
 from .job import RESULT, Job, world_size
 
 PROBES = ("", "a 1")  # a pattern that finds the empty text in one of them finds it nearly everywhere
@@ -102,15 +103,15 @@ def _require_pattern(pattern: str | None) -> None:
     if pattern is None:
         return
     try:
-        compiled = re.compile(pattern)
+        found = compiled(pattern)
     except (re.error, OverflowError, RecursionError) as error:
         raise UserError(f"`{pattern}` is no regular expression: {error}") from None
-    if compiled.groups > 1:
+    if found.groups > 1:
         raise UserError(
-            f"`{pattern}` has {compiled.groups} groups, and the answer is one of them",
+            f"`{pattern}` has {found.groups} groups, and the answer is one of them",
             help="write `(?:...)` in the place of `(...)` for groups that only hold together",
         )
-    if any(match[0] == "" for probe in PROBES if (match := compiled.search(probe))):
+    if any(match[0] == "" for probe in PROBES if (match := found.search(probe))):
         raise UserError(f"`{pattern}` matches the empty text, and so is found where there is no answer")
 
 

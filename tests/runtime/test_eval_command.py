@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -103,6 +104,11 @@ def test_rows_of_a_file_are_no_matter_of_the_recipe(
     ours = f"`{__file__}` is read as the rows of the run were: mend them, or leave them out of it"
     said = ours if "rows" in help else help
     assert capsys.readouterr().err.endswith(f"error: 2 of 5 rows cannot be used\nhelp: {said}\n")
+
+
+def test_what_python_warns_of_in_a_pattern_is_no_matter(run: Callable[..., Any]) -> None:
+    with warnings.catch_warnings(action="error"):
+        assert run(answer_pattern="[[x]+")["job"]["answer_pattern"] == "[[x]+"
 
 
 def settings(values: Mapping[str, Any], **own: Any) -> Settings:
