@@ -144,11 +144,14 @@ def _require_owner(own: Checkpoint, bundle: Bundle) -> None:
     if found == bundle.digest:
         return
     whose = "of nobody known (no `sftc.json`)" if found is None else f"of another build ({found[:12]})"
+    # adapters neither go on from another run nor do other runs go on from them
+    help = _ANEW if own.is_of_adapters or bundle.value("lora.rank") is not None else _ELSEWHERE
     raise UserError(
-        f"`{own.root}` holds iteration {own.iteration} {whose}, this build is {bundle.digest[:12]}", help=_ELSEWHERE
+        f"`{own.root}` holds iteration {own.iteration} {whose}, this build is {bundle.digest[:12]}", help=help
     )
 
 
+_ANEW = "start in a new `logging.run_path` or `checkpoint.save`, or launch the build that wrote them"
 _ELSEWHERE = (
     "start in a new `logging.run_path` or `checkpoint.save` (`model.load` with `checkpoint.finetune: false` goes on "
     "from those checkpoints there), or launch the build that wrote them"

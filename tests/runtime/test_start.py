@@ -150,6 +150,15 @@ def test_checkpoints_of_another_build_are_not_resumed(bundle_of: Any) -> None:
     assert "logging.run_path" in str(caught.value.help)
 
 
+@pytest.mark.parametrize(("rank", "goes_on"), [(None, True), (8, False)])
+def test_adapters_are_not_told_to_go_on_from_another_build(bundle_of: Any, rank: int | None, goes_on: bool) -> None:
+    claim(bundle_of(lora__rank=4), "key")
+    checkpoint(Path("run/checkpoints"), 3)
+    with pytest.raises(UserError, match="of another build") as caught:
+        decide(bundle_of(lora__rank=rank), 8)
+    assert ("`checkpoint.finetune: false`" in str(caught.value.help)) is goes_on
+
+
 def test_checkpoints_of_nobody_known_are_not_resumed(bundle_of: Any) -> None:
     checkpoint(Path("run/checkpoints"), 3)
     with pytest.raises(UserError, match="of nobody known"):
