@@ -73,11 +73,12 @@ def _read(text: str, shown: PurePosixPath, seq_length: int) -> dict[str, Any]:
         if values["model.rotary_base"] != int(values["model.rotary_base"]):
             unsayable.append(f"`rope_theta: {values['model.rotary_base']}` (Megatron: whole numbers)")
     except knowledge.UserError as error:
-        raise ValueError(error.message, error.help) from None
+        help = knowledge.NO_SHAPE if error.help == knowledge.OTHERS else error.help
+        raise ValueError(error.message, help) from None
     except (ValueError, TypeError, AttributeError, ArithmeticError):
         raise ValueError(f"`{shown}` is no config.json of a model", "name one that transformers can load") from None
     if unsayable:
-        raise ValueError(f"`{shown}` asks for what sftc cannot train: {'; '.join(unsayable)}", knowledge.OTHERS)
+        raise ValueError(f"`{shown}` asks for what sftc cannot train: {'; '.join(unsayable)}", knowledge.UNSAID)
     values["model.rotary_base"] = int(values["model.rotary_base"])
     for key, schema in leaves():
         if key in values and not _fits(values[key], schema):

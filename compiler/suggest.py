@@ -162,6 +162,11 @@ SYNONYMS: dict[str, str] = {
     "extra_args": "megatron.args",
 }
 
+# Names that say something else in one section.
+WITHIN: dict[str, dict[str, str]] = {
+    "eval.generate": {"max_length": "eval.generate.max_new_tokens", "num_samples": "eval.generate.samples"}
+}
+
 # Keys of other tools that are no other spelling of one of ours: what to do instead.
 ADVICE: dict[str, str] = {
     "bf16": "write `precision: bf16` under `train`",
@@ -217,7 +222,7 @@ def remedy(key: str, section: str, siblings: Iterable[str], schema: Mapping[str,
     if homes := [home for home in homes if "[]" not in home] or homes:
         return Remedy(kind=Kind.MISPLACED, paths=tuple(f"{home}.{key}" if home else key for home in homes))
     paths = key_paths(schema)
-    if (path := SYNONYMS.get(key)) and path in paths:
+    if (path := WITHIN.get(section, {}).get(key) or SYNONYMS.get(key)) and path in paths:
         return Remedy(kind=Kind.RENAMED, paths=(path,))
     if key in ADVICE:
         return Remedy(kind=Kind.FOREIGN)

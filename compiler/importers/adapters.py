@@ -11,7 +11,9 @@ KEYS = {
     "lora.target_modules": "lora.targets",
 }
 # What is so in every run of sftc's, and the setting that asks for it.
-SAME = {"lora.dropout_position": "pre", "lora.lora_B_init_method": "zero"}
+SAME = {"lora.dropout_position": "pre", "lora.lora_A_init_method": "kaiming", "lora.lora_B_init_method": "zero"}
+# The class of adapters in Primus and in Megatron-Bridge has this, whatever the rank; alpha is the rank here.
+ALPHA = 32
 NOT_SAID = "Megatron-Bridge takes rank, alpha and targets from its recipe of the model"
 
 
@@ -24,6 +26,8 @@ def adapters(ledger: Ledger, merged: Mapping[str, Setting]) -> None:
         ledger.skip(switch, "the section `lora` says it" if on else "LoRA is off")
     for dest, one in block.items():
         _place(ledger, dest, one, on=on)
+    if on and "lora.dim" in block and block["lora.dim"].value != ALPHA and "lora.alpha" not in block:
+        ledger.fill("lora.alpha", ALPHA, "what Primus and Megatron-Bridge take where nothing is said")
     if peft is None:
         return
     if not asked:

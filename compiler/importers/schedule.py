@@ -44,6 +44,7 @@ def finish(ledger: Ledger, *, complete: bool) -> None:
 
 
 HANDLERS: dict[str, Handler] = {
+    "enable_fused_linear_ce": lambda ledger, setting: ledger.put(setting, "train.fused_linear_cross_entropy"),
     "train_samples": iterations("train.train_iters"),
     "lr_decay_samples": iterations("train.lr_decay_iters"),
     "lr_warmup_samples": iterations("train.lr_warmup_iters"),

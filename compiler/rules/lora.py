@@ -64,11 +64,13 @@ def _meant(target: str, names: list[str]) -> str:
 def narrow(context: Context) -> Iterator[Diagnostic]:
     rank = context[RANK]
     widest = min(adapted(context.plan), key=lambda linear: min(linear.inputs, linear.outputs), default=None)
-    if widest is not None and rank > min(widest.inputs, widest.outputs):
+    if widest is not None and rank > (most := min(widest.inputs, widest.outputs)):
         message = (
             f"the rank ({rank}) is larger than the smaller side of `{widest.name}` ({widest.outputs} x {widest.inputs})"
         )
-        yield context.error("SFTC446", RANK, message, help="an adapter is narrower than the matrix that it goes with")
+        yield context.error(
+            "SFTC446", RANK, message, help=f"an adapter is narrower than its matrix: write {most} or less"
+        )
 
 
 def stages(context: Context) -> Iterator[Diagnostic]:

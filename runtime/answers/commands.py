@@ -23,6 +23,7 @@ from ..progress import Counter, say
 from ..record import FILE as RECORD
 from ..record import packages, packages_of
 from .answer import FILE
+from .exact import compiled
 from .job import RESULT, Job, world_size
 
 PROBES = ("", "a 1")  # a pattern that finds the empty text in one of them finds it nearly everywhere
@@ -102,15 +103,15 @@ def _require_pattern(pattern: str | None) -> None:
     if pattern is None:
         return
     try:
-        compiled = re.compile(pattern)
+        found = compiled(pattern)
     except (re.error, OverflowError, RecursionError) as error:
         raise UserError(f"`{pattern}` is no regular expression: {error}") from None
-    if compiled.groups > 1:
+    if found.groups > 1:
         raise UserError(
-            f"`{pattern}` has {compiled.groups} groups, and the answer is one of them",
+            f"`{pattern}` has {found.groups} groups, and the answer is one of them",
             help="write `(?:...)` in the place of `(...)` for groups that only hold together",
         )
-    if any(match[0] == "" for probe in PROBES if (match := compiled.search(probe))):
+    if any(match[0] == "" for probe in PROBES if (match := found.search(probe))):
         raise UserError(f"`{pattern}` matches the empty text, and so is found where there is no answer")
 
 
@@ -171,6 +172,8 @@ def _store(asked: Asked, bundle: Bundle, root: Path) -> tuple[Path, str]:
         if "valid" not in summary["splits"]:
             raise UserError(f"`{asked.run_path}` has no validation rows", help="name rows with --data")
         return store.absolute(), "the validation data"
+    if not asked.data.exists():
+        raise UserError(f"there is no `{asked.data}`", help="--data names a file of rows, or a directory of such files")
     rows = str(asked.data.absolute())
     counter = Counter("preparing data")
     before = Path.cwd()
@@ -184,12 +187,21 @@ def _store(asked: Asked, bundle: Bundle, root: Path) -> tuple[Path, str]:
             valid_fraction=None,
         )
         prepared = prepare(settings, counter, say)
+    except UserError as error:
+        raise _of_rows(error, asked.data) from None
     finally:
         counter.close()
         os.chdir(before)
     for notice in prepared.notices:
         say(notice)
     return (root / prepared.store).absolute(), f"`{asked.data}`"
+
+
+def _of_rows(error: UserError, data: Path) -> UserError:
+    """Keys of the recipe are no remedy: rows are read as the run's own were, whatever its recipe says by now."""
+    if "`data." not in (error.help or ""):
+        return error
+    return UserError(error.message, f"`{data}` is read as the rows of the run were: mend them, or leave them out of it")
 
 
 def _run_ranks(job: Path, ranks: int, output: Path) -> None:

@@ -3,6 +3,7 @@
 import re
 import signal
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ class _Finder:
     """`given_up` counts the texts in which the search took too long; they count as without the pattern."""
 
     def __init__(self, pattern: str | None) -> None:
-        self._pattern = None if pattern is None else re.compile(pattern)
+        self._pattern = None if pattern is None else compiled(pattern)
         self.given_up = 0
 
     def find(self, text: str) -> str | None:
@@ -98,6 +99,12 @@ class _Finder:
             return None
         found = match[min(1, self._pattern.groups)] if match else None
         return (found or "").strip() or None
+
+
+def compiled(pattern: str) -> re.Pattern[str]:
+    """Without Python's warnings of what a later one may read otherwise; re.error and others as usual."""
+    with warnings.catch_warnings(action="ignore"):
+        return re.compile(pattern)
 
 
 @contextmanager

@@ -66,7 +66,14 @@ def first(bundle: Bundle) -> Start:
     if given is None:
         raise UserError(
             f"`model.load: {load}` holds no Megatron checkpoint (no `latest_checkpointed_iteration.txt` there)",
-            help=f"paths are relative to the directory that launch.sh works in, here `{Path.cwd()}`",
+            help=f"it is a Hugging Face model: write `load: {HUGGING_FACE}{load}`"
+            if (Path(load) / "config.json").is_file()
+            else f"paths are relative to the directory that launch.sh works in, here `{Path.cwd()}`",
+        )
+    if given.is_of_adapters:
+        raise UserError(
+            f"`model.load: {load}` holds adapters of LoRA, and not the weights that they were trained beside",
+            help=f"merge the two with `sftc export RUN -o DIR`, and write `load: {HUGGING_FACE}DIR`",
         )
     if bundle.value("checkpoint.finetune"):
         line = f"starting from the weights in `{load}`, at iteration 0"
@@ -137,11 +144,14 @@ def _require_owner(own: Checkpoint, bundle: Bundle) -> None:
     if found == bundle.digest:
         return
     whose = "of nobody known (no `sftc.json`)" if found is None else f"of another build ({found[:12]})"
+    # adapters neither go on from another run nor do other runs go on from them
+    help = _ANEW if own.is_of_adapters or bundle.value("lora.rank") is not None else _ELSEWHERE
     raise UserError(
-        f"`{own.root}` holds iteration {own.iteration} {whose}, this build is {bundle.digest[:12]}", help=_ELSEWHERE
+        f"`{own.root}` holds iteration {own.iteration} {whose}, this build is {bundle.digest[:12]}", help=help
     )
 
 
+_ANEW = "start in a new `logging.run_path` or `checkpoint.save`, or launch the build that wrote them"
 _ELSEWHERE = (
     "start in a new `logging.run_path` or `checkpoint.save` (`model.load` with `checkpoint.finetune: false` goes on "
     "from those checkpoints there), or launch the build that wrote them"

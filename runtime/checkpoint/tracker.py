@@ -10,6 +10,7 @@ from pathlib import Path
 from ..errors import UserError
 
 TRACKER = "latest_checkpointed_iteration.txt"
+ADAPTERS = b"lora_base"  # as `lora.digest`, which needs torch, calls it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +20,12 @@ class Checkpoint:
     root: Path
     folder: Path
     iteration: int
+
+    @property
+    def is_of_adapters(self) -> bool:
+        """Whether LoRA wrote it, which leaves the frozen weights out: the list of what is in it names their digest."""
+        contents = self.folder / ".metadata"
+        return contents.is_file() and ADAPTERS in contents.read_bytes()
 
 
 def find_checkpoint(root: Path) -> Checkpoint | None:

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any
 
 from ..errors import UserError
-from .reader import read_lines
+from .reader import Line, read_lines
 from .rows import Row, RowError
 from .settings import Columns, Format, Source
 from .tally import Tally
@@ -79,21 +79,35 @@ def refuse_other_format(tally: Tally, source: Source) -> None:
 def detected(source: Source) -> Source:
     """`source` with the format that its first rows have, and the columns; those that the recipe names come first.
 
-    UserError if none of the first ENOUGH rows is of a known format.
+    UserError if none of the first ENOUGH rows is of a known format, or can be read at all.
     """
     first: Row | None = None
+    broken: Line | None = None
     for line in islice(read_lines(source.path, sha256=None), ENOUGH):
         if isinstance(line.row, RowError):
+            broken = line if broken is None else broken
             continue
         first = line.row if first is None else first
         for format, names in [*_named(line.row, source.columns), *_fitting(line.row)]:
             stated = {role: name for role, name in asdict(source.columns).items() if name != getattr(Columns(), role)}
             return replace(source, format=format, columns=Columns(**{**names, **stated}))
+    if first is None:
+        raise _unread(source, broken)
     shown = ", ".join(f"`{name}`" for name in first) if isinstance(first, dict) else "no columns"
     raise UserError(
-        f"`{source.key}`: no format is known for the rows of `{source.path}`"
-        + ("" if first is None else f"; the first one has {shown}"),
+        f"`{source.key}`: no format is known for the rows of `{source.path}`; the first one has {shown}",
         "say how they are read: `data.format`, and `data.columns` for the names of the columns",
+    )
+
+
+def _unread(source: Source, broken: Line | None) -> UserError:
+    """Of a file that has no rows, or none that is one."""
+    if broken is None or not isinstance(broken.row, RowError):
+        return UserError(f"`{source.key}`: `{source.path}` holds no rows")
+    return UserError(
+        f"`{source.key}`: none of the first rows of `{source.path}` can be read\n"
+        f"{broken.file}:{broken.number}: {broken.row.code} {broken.row.message}",
+        "mend them, or name another file",
     )
 
 

@@ -166,6 +166,8 @@ class Splits:
                 "choose another fraction, or name a file of validation rows: `data.valid_data_path`",
             )
         named = " and ".join(f"`{source.path}`" for source in self.sources.get(split, self.sources["train"]))
+        if not whole.rows:
+            raise UserError(f"{named} holds no rows, and {split} data is wanted", "name files that have some")
         raise UserError(
             f"no row of {named} is left to use as {split} data; it has {whole.rows:,} rows\n"
             + (whole.bad.report() if whole.bad.total else ""),

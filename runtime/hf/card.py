@@ -7,14 +7,15 @@ from typing import Any
 from ..bundle import Bundle
 
 
-def card(bundle: Bundle, *, iteration: int, dtype: str) -> str:
-    """Markdown with the front matter that the hub reads."""
+def card(bundle: Bundle, *, iteration: int, dtype: str, adapter: bool = False) -> str:
+    """Markdown with the front matter that the hub reads. adapter: it is one of `peft`'s, and no model."""
     load = bundle.value("model.load")
     weights = f"`{load}`" if load else "random"
     description = bundle.plan.get("description") or ""
+    library, first = ("peft", "adapter of LoRA, to be loaded beside") if adapter else ("transformers", "first weights:")
     return f"""\
 ---
-library_name: transformers
+library_name: {library}
 tags: [sftc, megatron, {bundle.value("task.kind")}]
 ---
 
@@ -23,7 +24,7 @@ tags: [sftc, megatron, {bundle.value("task.kind")}]
 {description}
 
 - iteration {iteration}, weights in {dtype}
-- first weights: {weights}
+- {first} {weights}
 - trained on Megatron-Core {bundle.megatron_target}, compiled by sftc {bundle.plan.get("sftc_version", "")}
 - manifest of the build (sha256): `{bundle.digest}`
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .config import FILE, OTHERS, PRE_SOFTMAX, read_config, recipe_values, unsayable
+from .config import FILE, PRE_SOFTMAX, UNSAID, read_config, recipe_values, unsayable
 from .cuts import shape_of
 from .files import TYPES, Tensor, read_tensors
 from .sizes import Sizes
@@ -32,7 +32,7 @@ def open_model(directory: Path, value: Callable[[str], Any]) -> Model:
     """
     config, family = read_config(directory)
     if found := unsayable(config, family, value("train.seq_length")):
-        raise UserError(f"`{directory / FILE}` asks for what sftc cannot train: {'; '.join(found)}", help=OTHERS)
+        raise UserError(f"`{directory / FILE}` asks for what sftc cannot train: {'; '.join(found)}", help=UNSAID)
     _require_agreement(directory / FILE, recipe_values(config, family, directory / FILE), value)
     sizes = Sizes.of(value)
     tied = not value("model.untie_embeddings_and_output_weights")

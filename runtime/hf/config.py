@@ -13,6 +13,15 @@ OTHERS = (
     f"sftc reads {', '.join(FAMILIES)} by itself; others are handed over to Megatron-Bridge where it is installed: "
     "`pip install 'sftc[bridge]'`"
 )
+# Megatron-Bridge is asked for the weights of `model.load` alone, and for a `model_type` that has no table here.
+NO_SHAPE = (
+    "leave `hf` out and write the model's sizes, or a `preset`, into the section `model`: sftc reads the config.json "
+    f"of {', '.join(FAMILIES)}"
+)
+UNSAID = (
+    "what Megatron has an option for goes under `megatron.args`, beside the sizes in the section `model`; `model.load` "
+    "then names a Megatron checkpoint, without `hf:`"
+)
 # Llama 3.1's scaling as Megatron computes it; only the factor is an option there.
 LLAMA3 = {"low_freq_factor": 1, "high_freq_factor": 4, "original_max_position_embeddings": 8192}
 PRE_SOFTMAX = "megatron.args.moe_router_pre_softmax"
@@ -24,6 +33,12 @@ def read_config(directory: Path) -> tuple[dict[str, Any], Family]:
         raise UserError(
             f"there is no directory `{directory}`, which `model.load` names",
             help=f"paths are relative to the directory that launch.sh works in, here `{Path.cwd()}`",
+        )
+    if (directory / "adapter_config.json").is_file() and not (directory / FILE).is_file():
+        raise UserError(
+            f"`{directory}`, which `model.load` names, holds adapters and no model",
+            help="name the model that they were trained beside, or one that they are merged into: `sftc export` writes "
+            "it, and so does `merge_and_unload` of peft with `save_pretrained`",
         )
     config = read_json(directory / FILE)
     return config, family_of(config, directory / FILE)

@@ -91,7 +91,8 @@ def export(asked: Export, target: Path) -> str:
                 _write_json(scratch / GENERATION, generation_of(source, tokens))
                 with _parts(bundle, saved, adapters, rows, root) as parts:
                     _write_weights(scratch, parts, rows, sizes, dtype, asked.max_shard)
-        (scratch / "README.md").write_text(card(bundle, iteration=iteration, dtype=word), encoding="utf-8")
+        about = card(bundle, iteration=iteration, dtype=word, adapter=asked.adapter)
+        (scratch / "README.md").write_text(about, encoding="utf-8")
         files = sorted([*(path.name for path in scratch.iterdir()), MARK])
         mark = {"name": bundle.name, "manifest": bundle.digest, "iteration": iteration, "dtype": word, "files": files}
         _write_json(scratch / MARK, mark)

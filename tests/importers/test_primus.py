@@ -121,6 +121,27 @@ def test_adapters_without_a_rank_are_asked_for_one(tmp_path: Path) -> None:
     assert "SFTC702" in codes(imported(experiment(tmp_path, "stage: sft\npeft: dora")))
 
 
+@pytest.mark.parametrize(("method", "fate"), [("kaiming", Fate.EMPTY), ("xavier", Fate.UNMAPPED)])
+def test_how_adapters_begin_is_told_where_it_is_another_way(tmp_path: Path, method: str, fate: Fate) -> None:
+    done = imported(experiment(tmp_path, f"stage: sft\nlora:\n  dim: 8\n  lora_A_init_method: {method}"))
+    assert [one.fate for one in done.entries if one.setting.dest == "lora.lora_A_init_method"] == [fate]
+
+
+@pytest.mark.parametrize(
+    ("lines", "alpha"),
+    [
+        ("  dim: 8", "alpha: 32"),
+        ("  dim: 8\n  alpha: 16", "alpha: 16"),
+        ("  dim: 32", None),  # where no line is needed
+        ("  dim: 8\n  enabled: false", None),
+    ],
+)
+def test_an_alpha_that_is_not_said_is_that_of_the_source(tmp_path: Path, lines: str, alpha: str | None) -> None:
+    """Which is no share of the rank, as it is here."""
+    said = values(imported(experiment(tmp_path, f"stage: sft\nlora:\n{lines}")))
+    assert alpha in said if alpha else "alpha" not in said
+
+
 @pytest.mark.parametrize(
     ("line", "key", "value"),
     [
@@ -129,6 +150,7 @@ def test_adapters_without_a_rank_are_asked_for_one(tmp_path: Path) -> None:
         ("train_data_path: [0.3, a, 0.7, b]", "data.sources", '{"path": "b", "weight": 0.7}'),
         ("train_data_path: a b", "data.sources", '[{"path": "a"}, {"path": "b"}]'),
         ("fp16: true", "train.precision", "precision: fp16"),
+        ("enable_fused_linear_ce: true", "train.fused_linear_cross_entropy", "fused_linear_cross_entropy: true"),
         ("use_rotary_position_embeddings: true", "model.position_embedding_type", "position_embedding_type: rope"),
         ("apply_rope_fusion: false", "megatron.args.no_rope_fusion", "no_rope_fusion: true"),
         ("manual_gc_interval: 5", "megatron.args.manual_gc_interval", "manual_gc_interval: 5"),

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -79,6 +80,7 @@ def test_what_an_earlier_evaluation_left_is_not_taken_for_this_one(run: Callable
         ({"values": {"task.kind": "pretrain"}}, "was trained on every token"),
         ({"values": {"data.loss_on": "all"}}, "was trained on every token"),
         ({"values": {"data.loss_on_reasoning": False}}, "was trained on answers without their reasoning"),
+        ({"data": Path("nothing.jsonl")}, "there is no `nothing.jsonl`\nhelp: --data names a file of rows"),
     ],
 )
 def test_what_cannot_be_asked_is_said_at_once(
@@ -86,6 +88,27 @@ def test_what_cannot_be_asked_is_said_at_once(
 ) -> None:
     assert run(**changes) is None
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("help", ["mend these rows, or write `data.on_bad_row: skip`", "see `tokenizer.path`"])
+def test_rows_of_a_file_are_no_matter_of_the_recipe(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], help: str
+) -> None:
+    def prepare(*_: object) -> None:
+        raise UserError("2 of 5 rows cannot be used", help)
+
+    monkeypatch.setattr(commands, "prepare", prepare)
+    monkeypatch.setattr(commands, "replace", lambda settings, **_: settings)
+    monkeypatch.setattr(commands.DataSettings, "from_plan", lambda *_: None)
+    assert run(data=Path(__file__)) is None
+    ours = f"`{__file__}` is read as the rows of the run were: mend them, or leave them out of it"
+    said = ours if "rows" in help else help
+    assert capsys.readouterr().err.endswith(f"error: 2 of 5 rows cannot be used\nhelp: {said}\n")
+
+
+def test_what_python_warns_of_in_a_pattern_is_no_matter(run: Callable[..., Any]) -> None:
+    with warnings.catch_warnings(action="error"):
+        assert run(answer_pattern="[[x]+")["job"]["answer_pattern"] == "[[x]+"
 
 
 def settings(values: Mapping[str, Any], **own: Any) -> Settings:

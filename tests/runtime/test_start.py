@@ -97,6 +97,23 @@ def test_missing_weights_are_no_random_start(bundle_of: Any, tmp_path: Path, fin
     assert str(tmp_path) in str(caught.value.help)
 
 
+def test_a_model_without_its_hf_is_told(bundle_of: Any) -> None:
+    Path("given").mkdir()
+    Path("given/config.json").write_text("{}")
+    with pytest.raises(UserError, match="holds no Megatron checkpoint") as caught:
+        decide(bundle_of(model__load="given"), 8)
+    assert caught.value.help == "it is a Hugging Face model: write `load: hf:given`"
+
+
+@pytest.mark.parametrize("finetune", [True, False])
+def test_adapters_alone_are_no_model_to_start_from(bundle_of: Any, finetune: bool) -> None:
+    checkpoint(Path("given"), 4)
+    (Path("given") / "iter_0000004/.metadata").write_bytes(b"\x80a\x8c\x09lora_base\x94")
+    with pytest.raises(UserError, match=r"`model\.load: given` holds adapters of LoRA") as caught:
+        decide(bundle_of(model__load="given", checkpoint__finetune=finetune), 8)
+    assert "sftc export" in str(caught.value.help)
+
+
 def test_a_torn_checkpoint_is_named_with_the_last_whole_one(bundle_of: Any) -> None:
     bundle = bundle_of()
     claim(bundle, "key")
@@ -131,6 +148,15 @@ def test_checkpoints_of_another_build_are_not_resumed(bundle_of: Any) -> None:
     with pytest.raises(UserError, match="of another build") as caught:
         decide(bundle_of(train__lr=0.2), 8)
     assert "logging.run_path" in str(caught.value.help)
+
+
+@pytest.mark.parametrize(("rank", "goes_on"), [(None, True), (8, False)])
+def test_adapters_are_not_told_to_go_on_from_another_build(bundle_of: Any, rank: int | None, goes_on: bool) -> None:
+    claim(bundle_of(lora__rank=4), "key")
+    checkpoint(Path("run/checkpoints"), 3)
+    with pytest.raises(UserError, match="of another build") as caught:
+        decide(bundle_of(lora__rank=rank), 8)
+    assert ("`checkpoint.finetune: false`" in str(caught.value.help)) is goes_on
 
 
 def test_checkpoints_of_nobody_known_are_not_resumed(bundle_of: Any) -> None:

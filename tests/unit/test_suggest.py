@@ -13,7 +13,7 @@ from sftc.compiler.loader import load
 from sftc.compiler.pointers import dotted
 from sftc.compiler.schemas import recipe_schema
 from sftc.compiler.source import SourceFile
-from sftc.compiler.suggest import ADVICE, APART, SYNONYMS, Kind, Remedy, closest, key_paths, locate, remedy
+from sftc.compiler.suggest import ADVICE, APART, SYNONYMS, WITHIN, Kind, Remedy, closest, key_paths, locate, remedy
 from sftc.compiler.validate import validate
 
 SIBLINGS = ["lr", "min_lr", "micro_batch_size", "global_batch_size", "lr_decay_style", "seed", "train_iters"]
@@ -80,7 +80,8 @@ def test_locate_names_every_section_that_has_the_key() -> None:
 
 
 def test_synonyms_lead_to_keys_that_exist(schema: Any) -> None:
-    assert {key for key, path in SYNONYMS.items() if path not in key_paths(schema)} == set()
+    found = {*SYNONYMS.values(), *(path for names in WITHIN.values() for path in names.values())}
+    assert found - set(key_paths(schema)) == set()
 
 
 def test_no_name_of_another_tool_is_a_key_of_ours(schema: Any) -> None:
@@ -104,6 +105,13 @@ def test_words_for_answers_are_taken_for_misplaced_only_beside_them(
 ) -> None:
     siblings = list(recipe_schema()["properties"][section]["properties"])
     assert remedy(key, section, siblings, recipe_schema()) == Remedy(kind=kind, paths=paths)
+
+
+def test_a_length_beside_answers_is_theirs() -> None:
+    """Everywhere else `max_length` is that of the training."""
+    siblings = list(recipe_schema()["properties"]["eval"]["properties"])
+    assert remedy("max_length", APART, siblings, recipe_schema()).paths == ("eval.generate.max_new_tokens",)
+    assert remedy("max_length", "eval", siblings, recipe_schema()).paths == ("train.seq_length",)
 
 
 def test_advice_names_only_keys_that_exist(schema: Any) -> None:

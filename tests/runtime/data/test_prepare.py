@@ -152,7 +152,7 @@ def test_no_row_left(settings: Settings, write_rows: Rows, pair: Pair) -> None:
     with pytest.raises(UserError, match="no row of"):
         prepare(settings(seq_length=22, on_overlong="drop"))
     write_rows("train.jsonl", [])
-    with pytest.raises(UserError, match="it has 0 rows"):
+    with pytest.raises(UserError, match="holds no rows"):
         prepare(settings())
 
 

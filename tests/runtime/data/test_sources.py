@@ -169,6 +169,18 @@ def test_a_format_that_nobody_knows(settings: Settings, write_rows: Rows) -> Non
         prepare(settings(format="auto"))
 
 
+@pytest.mark.parametrize("format", ["auto", "messages"])
+@pytest.mark.parametrize(("rows", "said"), [([], "` holds no rows"), ([b"{", b"["], "train.jsonl:1: not-json ")])
+def test_a_file_without_rows_is_no_matter_of_their_format(
+    settings: Settings, write_rows: Rows, rows: list[Any], said: str, format: str
+) -> None:
+    write_rows("train.jsonl", rows)
+    with pytest.raises(UserError) as caught:
+        prepare(settings(format=format))
+    assert said in caught.value.message
+    assert "data.format" not in str(caught.value.help)
+
+
 def test_rows_of_two_formats_are_told_with_their_lines(settings: Settings, write_rows: Rows, pair: Pair) -> None:
     path = write_rows("train.jsonl", [pair("a", "b"), {"conversations": ITEMS}])
     with pytest.raises(UserError, match=rf"{path}:2: other-format .* `data.format: sharegpt`"):

@@ -21,6 +21,7 @@ from jobs import Job, compile_job, kept_logits, require_success, run_jobs  # noq
 from safetensors.torch import load_file, save_file  # noqa: E402
 from tiny_models import VOCAB, logits, read_all, save  # noqa: E402
 
+from sftc.runtime.checkpoint.tracker import find_checkpoint  # noqa: E402
 from sftc.runtime.errors import UserError  # noqa: E402
 from sftc.runtime.hf.export import Export, export  # noqa: E402
 
@@ -89,6 +90,7 @@ def test_peft_computes_what_megatron_does_with_adapters(ran: Path, name: str, tm
     base = ran / "models" / (JOBS[name].model if name in JOBS else "llama3")
     config = json.loads((tmp_path / "out/adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == (str(base) if name in JOBS else None)
+    assert "library_name: peft\n" in (tmp_path / "out/README.md").read_text()
     model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, attn_implementation="eager")
     model = peft.PeftModel.from_pretrained(model, str(tmp_path / "out")).eval()
     with torch.no_grad():
@@ -121,6 +123,14 @@ def test_adapters_of_experts_are_merged_only(ran: Path, name: str, tmp_path: Pat
         export(Export(run_path=place_of(ran, name) / "runs/hf", adapter=True), tmp_path / "out")
     assert "without --adapter" in str(caught.value.help)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_says_whether_it_is_of_adapters(ran: Path) -> None:
+    adapted, plain = (find_checkpoint(place_of(ran, name) / "runs/hf/checkpoints") for name in ("one process", "plain"))
+    assert adapted is not None
+    assert adapted.is_of_adapters
+    assert plain is not None
+    assert not plain.is_of_adapters
 
 
 def test_a_run_of_all_weights_has_no_adapter(ran: Path, tmp_path: Path) -> None:

@@ -150,6 +150,11 @@ def test_missing_and_left_over_tensors_are_named(llama: Path) -> None:
     assert "    lm_head.weight is I8" in text
 
 
+def test_adapters_are_no_model(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert "holds adapters and no model" in refusal(tmp_path, plan("llama3"))
+
+
 def test_a_second_copy_of_a_tied_embedding_is_left_out(tmp_path: Path) -> None:
     folder = save("smollm2", tmp_path)
     tensors = load_file(folder / "model.safetensors")
