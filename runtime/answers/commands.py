@@ -61,7 +61,7 @@ def evaluate(asked: Asked) -> dict[str, Any]:
     iteration = 0 if asked.iteration == 0 else checkpoint_of(save, asked.iteration)[1]
     store, name = _store(asked, bundle, root)
     stem = f"iteration-{iteration}" + (f"-{asked.data.stem}" if asked.data is not None else "")
-    output = _made(asked.output or asked.run_path / "eval" / stem)
+    output = _made(asked.output or place(asked.run_path / "eval" / stem, name))
     job = Job(
         run_path=str(asked.run_path.absolute()),
         save=str(save.absolute()),
@@ -124,6 +124,24 @@ def _require_answers(bundle: Bundle) -> None:
             f"the run `{bundle.name}` was trained on {what}: its rows do not show where an answer begins",
             help="only runs whose loss is taken on whole answers can be asked",
         )
+
+
+def place(wanted: Path, data: str) -> Path:
+    """`wanted`, or with a number behind it where the answers to other rows than `data` lie there: files in different
+    directories may have one name.
+    """
+    folder, number = wanted, 1
+    while _asked_in(folder) not in (None, data):
+        number += 1
+        folder = wanted.with_name(f"{wanted.name}-{number}")
+    return folder
+
+
+def _asked_in(folder: Path) -> str | None:
+    try:
+        return str(json.loads((folder / RESULT).read_text(encoding="utf-8"))["data"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _made(output: Path) -> Path:

@@ -53,6 +53,20 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[s
     return evaluated
 
 
+def test_files_of_one_name_do_not_share_a_folder(tmp_path: Path) -> None:
+    wanted = tmp_path / "iteration-30-rows"
+    for data, name in (
+        ("`a/rows.jsonl`", ""),
+        ("`b/rows.jsonl`", "-2"),
+        ("`c/rows.jsonl`", "-3"),
+        ("`b/rows.jsonl`", "-2"),
+    ):
+        folder = commands.place(wanted, data)
+        assert folder.name == f"{wanted.name}{name}"
+        folder.mkdir(exist_ok=True)
+        (folder / "eval.json").write_text(json.dumps({"data": data}))
+
+
 def test_the_answers_of_the_training_are_not_replaced(
     run: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
