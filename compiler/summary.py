@@ -50,7 +50,10 @@ def layout_line(plan: Plan) -> str:
     sizes = {name: plan[f"parallel.{key}"] for name, key in _SIZES.items()}
     layout = " * ".join(f"{name}({size})" for name, size in sizes.items())
     iterations, epochs = plan["train.train_iters"], plan["train.epochs"]
-    length = f"{epochs:g} epochs in batches of" if iterations is None else f"{iterations} iterations of"
+    if iterations is None:
+        length = f"{epochs:g} {'epoch' if epochs == 1 else 'epochs'} in batches of"
+    else:
+        length = f"{iterations} {'iteration' if iterations == 1 else 'iterations'} of"
     return (
         f"{layout} = {plan['launch.world_size']} rank(s), {length} "
         f"{plan['train.global_batch_size']} samples, Megatron-Core {plan['megatron.target']}"

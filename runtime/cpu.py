@@ -83,6 +83,15 @@ def let_compile() -> None:
     on_compile_end(lambda *_: setattr(torch.cuda, "is_available", STAND_INS["is_available"]))
 
 
+def claim_use(is_used: bool) -> None:
+    """Claim that the GPU which is not there is in use, or not any more. Where there is one this does nothing."""
+    if torch.cuda.is_available is STAND_INS["is_available"]:
+        torch.cuda.is_initialized = _always(True) if is_used else _is_initialized
+
+
+_is_initialized = torch.cuda.is_initialized
+
+
 def all_reduce(tensor: Any, op: Any = ReduceOp.SUM, group: Any = None, async_op: bool = False) -> Any:
     """torch's, which changes nothing in a group of one rank. Megatron calls ten of them in each step, whatever the
     groups, and gloo hands each to a thread and waits for it.
@@ -256,8 +265,6 @@ _PROPERTIES = SimpleNamespace(
 STAND_INS: dict[str, Any] = {
     # initialize_megatron asserts that CUDA is there
     "is_available": _always(True),
-    # an in-process restart asserts that it is ready for use
-    "is_initialized": _always(True),
     "device_count": _always(1),
     "current_device": _always(CPU),
     "set_device": _always(None),

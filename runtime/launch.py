@@ -48,7 +48,7 @@ def length(bundle: Bundle, pointer: Mapping[str, Any]) -> Length:
         arguments += ["--save-interval", str(iterations)]
     line = (
         f"{epochs:g} {'epoch' if epochs == 1 else 'epochs'} of {samples:,} samples in batches of {batch:,}: "
-        f"ceil({needed:,.10g} / {batch:,}) = {iterations:,} iterations"
+        f"ceil({needed:,.10g} / {batch:,}) = {_iterations(iterations)}"
     )
     return Length(iterations=iterations, arguments=tuple(arguments), line=line)
 
@@ -72,8 +72,12 @@ def evaluation(bundle: Bundle, pointer: Mapping[str, Any]) -> Evaluation:
         return Evaluation(iterations=int(stated), derived=False, line="")
     rows, batch = int(pointer["valid_samples"]), int(bundle.value("train.global_batch_size"))
     iterations = math.ceil(rows / batch)
-    line = f"each evaluation sees all {rows} validation samples: ceil({rows} / {batch}) = {iterations} iterations"
+    line = f"each evaluation sees all {rows} validation samples: ceil({rows} / {batch}) = {_iterations(iterations)}"
     return Evaluation(iterations=iterations, derived=True, line=line)
+
+
+def _iterations(count: int) -> str:
+    return f"{count:,} {'iteration' if count == 1 else 'iterations'}"
 
 
 def arguments_of(bundle: Bundle, start: Start, device: Device, run: Length, validation: Evaluation) -> list[str]:

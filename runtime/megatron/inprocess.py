@@ -76,6 +76,8 @@ def restarting[T](attempt: Callable[[Attempt], T], *, limit: int, arguments: Pat
     arguments: the argument file, with the time limits. Raises what ended the last attempt: on the rank that failed
     first its own error, on the others that rank's words. A UserError on any rank makes an attempt the last one.
     """
+    from .. import cpu
+
     distributed: Any = importlib.import_module("torch.distributed")
     meeting, _, _ = next(distributed.rendezvous("env://"))
     failures = _Failures(meeting, int(os.environ.get("RANK", "0")))
@@ -87,6 +89,7 @@ def restarting[T](attempt: Callable[[Attempt], T], *, limit: int, arguments: Pat
         sys.stderr.flush()
         os.dup2(terminal, 2)
         patience.end()
+        cpu.claim_use(False)
         number = wrapper.iteration
         if number > limit or failures.are_mistakes(number - 1):
             raise _Leave
@@ -104,6 +107,7 @@ def restarting[T](attempt: Callable[[Attempt], T], *, limit: int, arguments: Pat
         finally:
             process.end_helpers()
             _forget_graphs()
+            cpu.claim_use(True)  # or the extension would not let Megatron's state be destroyed
         raise RuntimeError("as told")  # without the frames of the attempt: they hold the model
 
     one.__annotations__["wrapper"] = importlib.import_module(f"{MODULE}.inprocess").CallWrapper

@@ -53,6 +53,7 @@ def loss(losses, loss_mask, batch):
 def fail(_):
     raise RuntimeError("planted")
 """
+METRICS = "runs/quickstart/metrics.jsonl"
 SEEN = re.compile(r"^seen (\d): process (\d+), models (\d+)$", re.MULTILINE)
 
 
@@ -109,7 +110,7 @@ def trained(cwd: Path, root: Path, variables: dict[str, str], **planted: str) ->
 
 
 def metrics(cwd: Path) -> list[dict[str, Any]]:
-    lines = (cwd / "runs/quickstart/metrics.jsonl").read_text().splitlines()
+    lines = (cwd / METRICS).read_text().splitlines()
     return [{key: value for key, value in json.loads(line).items() if key not in MACHINE} for line in lines]
 
 
@@ -158,6 +159,7 @@ def test_in_the_processes_that_they_have_and_with_one_model(disturbed: tuple[Pat
 
 def test_what_is_learnt_is_what_an_undisturbed_run_learns(disturbed: tuple[Path, str], undisturbed: Path) -> None:
     assert metrics(disturbed[0]) == metrics(undisturbed)
+    assert all(json.loads(line).get("memory_bytes", 1) for line in (undisturbed / METRICS).read_text().splitlines())
     assert [line["iteration"] for line in metrics(undisturbed) if "lm_loss" in line] == list(range(1, 13))
 
 

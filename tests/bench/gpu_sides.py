@@ -22,6 +22,7 @@ from sftc.runtime.data.prepare import POINTER
 from sftc.runtime.metrics import FILE, read
 
 HERE = Path(__file__).resolve().parent
+ATTENTION = ("NVTE_FLASH_ATTN", "NVTE_FUSED_ATTN", "NVTE_UNFUSED_ATTN")
 LIMIT = 240  # seconds for a case
 NO_MEMORY = re.compile(r"OutOfMemoryError|out of memory|has not enough memory on its GPU")
 ELAPSED = re.compile(r"elapsed time per iteration \(ms\): ([\d.]+)")
@@ -50,6 +51,8 @@ class Run:
         # one GPU: TRL refuses to see more of them in one process
         gpu = "" if cpu else os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        # each side chooses its attention, and Megatron refuses another choice in its environment
+        inherited = {name: value for name, value in os.environ.items() if name not in ATTENTION}
         self._began = time.monotonic()
         self.lines: list[tuple[float, str]] = []
         self.process = subprocess.Popen(
@@ -60,7 +63,7 @@ class Run:
             stdin=subprocess.DEVNULL,
             text=True,
             errors="replace",
-            env={**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": gpu},
+            env={**inherited, "PATH": path, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": gpu},
         )
         self._reader = Thread(target=self._read, daemon=True)
         self._reader.start()

@@ -58,6 +58,9 @@ LORA = Settings(rank=4, alpha=8.0, dropout=0.1, targets=LINEARS, rslora=False, s
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    for name in ("NVTE_FLASH_ATTN", "NVTE_FUSED_ATTN", "NVTE_UNFUSED_ATTN"):  # which a model of Megatron's sets
+        monkeypatch.setenv(name, "unset by the end")
+        monkeypatch.delenv(name)
     with fake_cuda.gpu(monkeypatch) as made:
         yield made
 
