@@ -93,22 +93,22 @@ def restarting[T](attempt: Callable[[Attempt], T], *, limit: int, arguments: Pat
         number = wrapper.iteration
         if number > limit or failures.are_mistakes(number - 1):
             raise _Leave
-        try:
-            with _connections():
+        with _connections():
+            try:
                 store = distributed.PrefixStore(f"sftc/{number}", meeting)
                 return attempt(Attempt(number=number, why=failures.why(number - 1), store=store))
-        except Exception as error:
-            patience.begin()
-            failures.tell(number, error, is_last=number == limit)
-        except BaseException as error:
-            patience.begin()
-            traceback.clear_frames(error.__traceback__)
-            raise
-        finally:
-            process.end_helpers()
-            _forget_graphs()
-            cpu.claim_use(True)  # or the extension would not let Megatron's state be destroyed
-        raise RuntimeError("as told")  # without the frames of the attempt: they hold the model
+            except Exception as error:  # told before connections are closed, which lets the other ranks fail
+                patience.begin()
+                failures.tell(number, error, is_last=number == limit)
+            except BaseException as error:
+                patience.begin()
+                traceback.clear_frames(error.__traceback__)
+                raise
+            finally:
+                process.end_helpers()
+                _forget_graphs()
+                cpu.claim_use(True)  # or the extension would not let Megatron's state be destroyed
+            raise RuntimeError("as told")  # without the frames of the attempt: they hold the model
 
     one.__annotations__["wrapper"] = importlib.import_module(f"{MODULE}.inprocess").CallWrapper
     threading.excepthook = _lost
