@@ -36,8 +36,7 @@ def run(build_dir: Path) -> None:
     megatron.require_layers(bundle.value("model.transformer_impl"))
     megatron.require_extension(limit := bundle.value("launch.max_inprocess_restarts", 0))
     if limit:
-        compiled = bool(bundle.value("train.torch_compile", False))
-        _ready(bundle.value("launch.device"), bundle.value("launch.hardware"), compiled)  # before Megatron is imported
+        _device_of(bundle)  # before Megatron is imported
         arguments = bundle.path / "megatron.args"
         finish = megatron.restarting(partial(_attempt, bundle, version), limit=limit, arguments=arguments)
     else:
@@ -79,7 +78,7 @@ def _attempt(bundle: Bundle, version: str, attempt: megatron.Attempt) -> Callabl
         say(validation.line)
 
     compiled = bool(bundle.value("train.torch_compile", False))
-    device = _ready(bundle.value("launch.device"), bundle.value("launch.hardware"), compiled)
+    device = _device_of(bundle)
     where = f"{world_size} {'rank' if world_size == 1 else 'ranks'} on {device}"
     if device == "cpu" and bundle.value("launch.device") == "auto":
         where += ", because torch finds no GPU here (`launch.device: auto`)"
@@ -159,6 +158,11 @@ def _finish(bundle: Bundle, iteration: int, reports: bool, say: Callable[[str], 
     if reports:
         _export(bundle, Path(bundle.value("logging.run_path")), iteration, say)
     say(_farewell(bundle))
+
+
+def _device_of(bundle: Bundle) -> Device:
+    compiled = bool(bundle.value("train.torch_compile", False))
+    return _ready(bundle.value("launch.device"), bundle.value("launch.hardware"), compiled)
 
 
 @cache

@@ -43,6 +43,10 @@ class Attempt:
 class _Leave(BaseException):
     """What the extension takes for the end; an Exception is a failure to it, and is followed by another attempt."""
 
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
 
 def hide_old_saving() -> None:
     """Let Megatron 0.19 be imported beside a release of the extension before 0.6, which has no asynchronous saving for
@@ -92,7 +96,7 @@ def restarting[T](attempt: Callable[[Attempt], T], *, limit: int, arguments: Pat
         cpu.claim_use(False)
         number = wrapper.iteration
         if number > limit or failures.are_mistakes(number - 1):
-            raise _Leave
+            raise _Leave(failures.last(number - 1))
         with _connections():
             try:
                 store = distributed.PrefixStore(f"sftc/{number}", meeting)
@@ -111,21 +115,22 @@ def restarting[T](attempt: Callable[[Attempt], T], *, limit: int, arguments: Pat
             raise RuntimeError("as told")  # without the frames of the attempt: they hold the model
 
     one.__annotations__["wrapper"] = importlib.import_module(f"{MODULE}.inprocess").CallWrapper
-    threading.excepthook = _lost
+    others, threading.excepthook = threading.excepthook, _lost
     # The process that the extension forks to watch this one writes into the log.
     terminal = os.dup(2)
     os.dup2(1, 2)
     wrap: Any = importlib.import_module("megatron.training.inprocess_restart").inprocess_restart
     try:
         return cast("T", wrap(one, options)())
-    except _Leave:
-        raise failures.last() from None
+    except _Leave as end:
+        raise end.reason from None
     except BaseException as error:
         if not type(error).__module__.startswith(MODULE):
             raise
         raise process.Told(LOST) from error  # these ranks are too few to go on
     finally:
         patience.end()
+        threading.excepthook = others
         os.dup2(terminal, 2)
         os.close(terminal)
 
@@ -177,7 +182,6 @@ class _Failures:
     def __init__(self, store: Any, rank: int) -> None:
         self._store, self._rank = store, rank
         self._own: Exception | None = None
-        self._told: dict[str, Any] = {}
 
     def tell(self, number: int, error: Exception, *, is_last: bool) -> None:
         words: dict[str, Any] = {"rank": self._rank, "text": f"{type(error).__name__}: {error}", "mistake": None}
@@ -196,20 +200,19 @@ class _Failures:
         told = self._of(number)
         return f"rank {told['rank']} failed: {told['text']}" if told else "the ranks made no progress"
 
-    def last(self) -> Exception:
-        """What to raise after the attempt that was asked for last."""
-        told = self._told
+    def last(self, number: int) -> Exception:
+        """What to raise after attempt `number`, which no other follows."""
+        told = self._of(number)
         if told and told["rank"] == self._rank and self._own is not None:
             return self._own
         if told and told["mistake"] is not None:
             message, help = told["mistake"]
             return UserError(message, help=help)
-        return process.Told(f"rank {told['rank']} failed: {told['text']}" if told else "the ranks made no progress")
+        return process.Told(self.why(number))
 
     def _of(self, number: int) -> dict[str, Any]:
         key = _key(number)
-        self._told = dict(json.loads(self._store.get(key))) if self._store.check([key]) else {}
-        return self._told
+        return dict(json.loads(self._store.get(key))) if self._store.check([key]) else {}
 
 
 def _key(number: int) -> str:

@@ -169,10 +169,11 @@ def test_the_traceback_is_in_the_log_of_the_rank_that_failed(disturbed: tuple[Pa
 
 
 def test_more_failures_than_allowed_end_the_run(repo_root: Path, extension: dict[str, str], tmp_path: Path) -> None:
-    status, text = trained(tmp_path, repo_root, extension, FAILS="1:2 1:3 1:4", PLANTED="failure")
+    """What is said is why the last one failed, on another rank than those before."""
+    status, text = trained(tmp_path, repo_root, extension, FAILS="1:2 1:3 0:4", PLANTED="failure")
     assert status == 70
     told = [line for line in text.splitlines() if line.startswith("error: ")]
-    assert told == ["error: rank 1 failed: RuntimeError: planted"]
+    assert told == ["error: rank 0 failed: RuntimeError: planted"]
     assert [start["outcome"] for start in starts(tmp_path)] == ["failed"] * 3
     assert processes_in(tmp_path) == []
 
